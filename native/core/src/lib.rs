@@ -1,0 +1,16 @@
+//! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
+//!
+//! Layers, each using only what stands before it:
+//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source → take, restore, check.
+
+pub mod bytes;
+pub mod chunker;
+pub mod compress;
+pub mod error;
+pub mod frame;
+pub mod id;
+pub mod node;
+pub mod pack;
+pub mod seal;
+pub mod index;
+pub mod progress;

@@ -1,0 +1,351 @@
+"""The native core: everything that touches each byte or each file.
+
+Coarse calls only: one per tree, pack or batch. Long work runs on the core's own threads and is handed out as a `Task`,
+which Python polls; the interpreter lock is never held while bytes move. Errors are the classes of `snapstore.base.errors`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar, final
+
+T_co = TypeVar("T_co", covariant=True)
+
+VERSION: str
+
+class Index(Protocol):
+    """What the core asks of the index. Called from the core's threads, with the interpreter lock held."""
+
+    def locate(self, ids: bytes) -> bytes:
+        """Locations of `ids` (32 bytes each, concatenated): 16 bytes each, zeros where unknown or not to be used."""
+
+    def pack(self, number: int) -> bytes:
+        """Kind (1 byte: 1 data, 2 meta) and id (32 bytes) of the pack with this number in the index."""
+
+    def add_pack(self, table: PackTable) -> None:
+        """Takes a pack that is durable under its name. The records may be committed now or later."""
+
+@final
+class Keys:
+    """The keys of a family: ids always, sealing when there are master keys (the highest epoch seals)."""
+
+    def __new__(cls, family: bytes, secret: bytes = ..., masters: dict[int, bytes] | None = None) -> Keys: ...
+    @property
+    def family(self) -> bytes: ...
+    @property
+    def sealed(self) -> bool: ...
+    def snapshot_id(self, payload: bytes) -> bytes: ...
+    def object_hash(self, data: bytes) -> bytes:
+        """keyed_hash(object key, data): for `h8` (over nonce + payload) and `name-hash`."""
+    def derived(self) -> dict[str, bytes]:
+        """The derived keys by name (`chunk`, `node`, `snapshot`, `object`, `chunker`), for golden vectors."""
+
+def write_frame(keys: Keys | None, type: int, name: str, nonce: bytes, payload: bytes) -> bytes:
+    """A frame around `payload`; sealed when `keys` seal and the type may be sealed. `nonce`: 16 bytes."""
+
+def read_frame(keys: Keys | None, type: int, name: str, data: bytes) -> tuple[bytes, bytes]:
+    """(writer nonce, payload) of a frame. Raises DamagedObject, StoreTooNew."""
+
+@final
+class PackTable:
+    """What a pack's header and footer say."""
+
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def session(self) -> bytes: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def plain_bytes(self) -> int: ...
+    def records(self, number: int) -> list[tuple[bytes, bytes]]:
+        """Index records (32-byte id, 16-byte location) sorted by id, the pack being known as `number`."""
+
+def read_pack_table(keys: Keys, path: bytes, id: bytes, kind: int) -> PackTable:
+    """Reads and checks a pack's header, trailer and footer (not its blocks)."""
+
+def hash_pack(path: bytes) -> bytes:
+    """BLAKE3 of a file's bytes, read in pieces."""
+
+def location(record: bytes) -> tuple[int, int, int, int]:
+    """(pack number, block, offset in the block, length) of a 16-byte location."""
+
+@final
+class Task(Generic[T_co]):
+    """Work that runs on the core's threads."""
+
+    def poll(self, timeout_s: float) -> bool:
+        """Waits at most `timeout_s`; True when the work has ended. Releases the interpreter lock."""
+    def counters(self) -> dict[str, int]:
+        """`files`, `bytes`, `done_files`, `done_bytes`, `new_bytes`, `stored_bytes`, `errors`; totals are 0 while unknown."""
+    def current(self) -> bytes:
+        """A path being worked on."""
+    def cancel(self) -> None:
+        """Asks the work to stop; `result` then raises Cancelled."""
+    def result(self) -> T_co:
+        """The result, or the error that ended the work. Waits for the end."""
+
+@final
+class RootResult:
+    """A root that was taken."""
+
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def kind(self) -> str:
+        """`directory`, `file`, `image`, `stream`, `other`."""
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def files(self) -> int: ...
+    @property
+    def directories(self) -> int: ...
+    @property
+    def new_files(self) -> int:
+        """Not in the stat cache."""
+    @property
+    def changed_files(self) -> int:
+        """In the stat cache, but different."""
+    @property
+    def unchanged_files(self) -> int: ...
+    @property
+    def read_bytes(self) -> int: ...
+    @property
+    def unreadable(self) -> list[tuple[bytes, str]]:
+        """At most 10,000 (path relative to the root, reason)."""
+    @property
+    def unreadable_count(self) -> int: ...
+    @property
+    def changed(self) -> list[bytes]:
+        """Paths that changed while being read, twice (at most 10,000)."""
+    @property
+    def sockets(self) -> int: ...
+    @property
+    def excluded(self) -> int: ...
+    @property
+    def mounts(self) -> int: ...
+    @property
+    def uids(self) -> list[int]: ...
+    @property
+    def gids(self) -> list[int]: ...
+    @property
+    def packs(self) -> list[int]:
+        """Index numbers of the packs of which chunks or nodes were found to exist already."""
+
+@final
+class WriterResult:
+    @property
+    def packs(self) -> list[tuple[int, bytes, int]]:
+        """(kind, id, size) of every pack written, all durable."""
+    @property
+    def new_bytes(self) -> int:
+        """Plain bytes of chunks that the store did not have."""
+    @property
+    def new_chunks(self) -> int: ...
+    @property
+    def new_nodes(self) -> int: ...
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes written to packs."""
+
+@final
+class Writer:
+    """The write pipeline of one session: cuts, identifies, deduplicates, compresses, verifies, seals, packs.
+
+    Several roots may be taken one after another; `finish` closes the packs and makes them durable.
+    A pack is handed to `index.add_pack` as soon as it is durable.
+    """
+
+    def __new__(
+        cls,
+        store: bytes,
+        keys: Keys,
+        index: Index,
+        *,
+        session: bytes,
+        chunk_bytes: int,
+        block_bytes: int,
+        meta_block_bytes: int,
+        data_pack_bytes: int,
+        meta_pack_bytes: int,
+        level: int,
+        threads: int = 0,
+        index_empty: bool = False,
+        dry_run: bool = False,
+    ) -> Writer:
+        """`level`: zstd level, 0 for none. `threads`: 0 for one per core. `index_empty`: nothing needs to be asked."""
+
+    def take_tree(
+        self,
+        path: bytes,
+        *,
+        cache: bytes | None = None,
+        new_cache: bytes | None = None,
+        exclude: Sequence[bytes] = (),
+        one_file_system: bool = False,
+        skip: Sequence[tuple[int, int]] = (),
+        ignore_inode: bool = False,
+    ) -> Task[RootResult]:
+        """Takes a path of any type as a root. `cache`: stat cache file of the last run (ignored when unusable);
+        `new_cache`: where to write the next one. `exclude`: gitignore lines. `skip`: (device, inode) of directories never entered.
+        Raises SourceNotFound when the path itself cannot be taken."""
+
+    def take_file(self, path: bytes) -> Task[RootResult]:
+        """Takes the contents of a file or block device (`kind` is `image`), symbolic links followed."""
+
+    def take_stream(self, fd: int, *, mtime_ns: int, mode: int = 0o600) -> Task[RootResult]:
+        """Takes everything that can be read from `fd` (not closed) as a file."""
+
+    def finish(self) -> Task[WriterResult]:
+        """No more roots: packs closed, durable, published. Data packs first, then meta packs."""
+
+    def abort(self) -> None:
+        """Stops, removes unpublished files. Packs that were published stay. Called by the destructor too."""
+
+@final
+class Entry:
+    """An entry of a directory, or a root (with an empty name). Immutable."""
+
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def type(self) -> str:
+        """`file`, `directory`, `symlink`, `fifo`, `chardev`, `blockdev`."""
+    @property
+    def mode(self) -> int:
+        """Permission bits with setuid, setgid, sticky (07777)."""
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """Bytes of a file; length of a link's target; else 0."""
+    @property
+    def target(self) -> bytes | None: ...
+    @property
+    def device(self) -> tuple[int, int] | None: ...
+    @property
+    def entries(self) -> int:
+        """Of a directory: entries in all below it."""
+    @property
+    def bytes(self) -> int:
+        """Of a directory: sum of the sizes of all files below it; of a file: its size."""
+    @property
+    def node(self) -> bytes | None:
+        """Of a directory that is not empty: id of its top node."""
+    @property
+    def has_xattrs(self) -> bool: ...
+    @property
+    def has_holes(self) -> bool: ...
+
+@final
+class RestoreResult:
+    @property
+    def files(self) -> int: ...
+    @property
+    def directories(self) -> int: ...
+    @property
+    def others(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """Bytes written (holes and zero runs left as holes not counted)."""
+    @property
+    def problems(self) -> list[tuple[bytes, str, str]]:
+        """(path, what: `content`, `owner`, `mode`, `times`, `xattr NAME`, `device`, `link`, …, reason); at most 100,000."""
+    @property
+    def problem_count(self) -> int: ...
+    @property
+    def verified_files(self) -> int: ...
+
+@final
+class CheckResult:
+    @property
+    def nodes(self) -> int:
+        """Distinct nodes read."""
+    @property
+    def chunks(self) -> int:
+        """Chunk references checked."""
+    @property
+    def problems(self) -> list[tuple[int, bytes, str]]:
+        """(number of the root in the call, path below it, what is wrong); at most 100,000."""
+    @property
+    def problem_count(self) -> int: ...
+
+@final
+class PackCheckResult:
+    @property
+    def packs(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def problems(self) -> list[tuple[int, bytes, str]]:
+        """(kind, pack id, what is wrong)."""
+    @property
+    def bad_ids(self) -> list[bytes]:
+        """Ids of the chunks and nodes that cannot be read from the packs checked."""
+    @property
+    def complete(self) -> bool:
+        """False when `time_limit_s` ended it early."""
+    @property
+    def checked(self) -> list[bytes]:
+        """Ids of the packs that were checked."""
+
+@final
+class Reader:
+    """Reads trees and content, verifying every block, node and chunk. Thread-safe. Wrong bytes are never returned."""
+
+    def __new__(cls, store: bytes, keys: Keys, index: Index, *, cache_bytes: int = ...) -> Reader: ...
+    def preload(self, packs: Sequence[tuple[int, bytes]]) -> None:
+        """Loads the tables of packs (kind, id), so that their chunks are found without the index. Bounded: stops when full.
+        Packs that cannot be read are passed over."""
+    def node(self, id: bytes) -> bytes: ...
+    def root(self, id: bytes) -> Entry: ...
+    def children(self, directory: Entry) -> list[Entry]:
+        """Entries sorted by name."""
+    def child(self, directory: Entry, name: bytes) -> Entry | None: ...
+    def xattrs(self, entry: Entry) -> list[tuple[bytes, bytes]]: ...
+    def holes(self, entry: Entry) -> list[tuple[int, int]]: ...
+    def chunks(self, entry: Entry) -> list[tuple[int, int, bytes | None]]:
+        """(offset, length, id or None for a zero run)."""
+    def read(self, entry: Entry, offset: int, size: int) -> bytes: ...
+    def links(self, root_id: bytes) -> list[tuple[bytes, bytes]]:
+        """(path, first path of its group)."""
+    def restore(
+        self,
+        root_id: bytes,
+        target: bytes,
+        *,
+        paths: Sequence[bytes] | None = None,
+        strip: bytes | None = None,
+        verify: bool = False,
+        threads: int = 0,
+    ) -> Task[RestoreResult]:
+        """Restores a root into `target`. A directory root becomes `target` itself, which MUST be missing (its parent exists) or an
+        empty directory; a root of another type is created as the path `target`, which MUST be missing. `paths`: only these paths below the
+        root and what is below them (their parent directories come with their metadata). `strip`: with a path of the root that is a directory:
+        that directory's contents become `target`. `verify`: read back and compare afterwards.
+        Raises TargetNotEmpty, TargetDenied, PathNotFound."""
+    def check_trees(self, roots: Sequence[bytes], *, bad_ids: Sequence[bytes] = ()) -> Task[CheckResult]:
+        """Reads every distinct node below `roots` and asks for every chunk; `bad_ids` count as missing."""
+    def check_packs(
+        self,
+        packs: Sequence[tuple[int, bytes, int]],
+        *,
+        read_data: bool,
+        time_limit_s: float | None = None,
+        threads: int = 0,
+    ) -> Task[PackCheckResult]:
+        """Checks packs (kind, id, size as listed): header, trailer, footer; with `read_data` also the name, every block and every id."""
+
+def cut_points(content: bytes, chunk_bytes: int, keys: Keys) -> list[tuple[int, int, bytes | None]]:
+    """(offset, length, id or None for a zero run) of `content` without holes, for golden vectors and tests."""
+
+def core_info() -> dict[str, Any]:
+    """Versions and processor features, for bug reports."""
