@@ -1,0 +1,57 @@
+//! Bindings only: types, errors, progress. The engine is `snapstore-core`, which knows nothing of Python.
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use snapstore_core::chunker::{choose, Chunker, HEAD_LEN};
+
+mod errors;
+mod index;
+mod keys;
+mod task;
+mod writer;
+
+/// Where `content` is cut, for golden vectors and tests.
+#[pyfunction]
+fn cut_points<'py>(
+    py: Python<'py>,
+    content: &[u8],
+    chunk_bytes: usize,
+    keys: &keys::Keys,
+) -> Vec<(usize, usize, Option<Bound<'py, PyBytes>>)> {
+    let chunker = Chunker::new(&keys.0, chunk_bytes);
+    let cutter = choose(&content[..content.len().min(HEAD_LEN)], content.len() > HEAD_LEN);
+    let mut pieces = Vec::new();
+    chunker.cut(cutter, content, true, &mut pieces);
+    let mut out: Vec<(usize, usize, Option<Bound<'py, PyBytes>>)> = Vec::new();
+    let mut at = 0;
+    for piece in pieces {
+        match out.last_mut() {
+            Some((_, len, None)) if piece.zero => *len += piece.len,
+            _ if piece.zero => out.push((at, piece.len, None)),
+            _ => {
+                let id = keys.0.chunk_id(&content[at..at + piece.len]);
+                out.push((at, piece.len, Some(PyBytes::new(py, &id.0))));
+            }
+        }
+        at += piece.len;
+    }
+    out
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<keys::Keys>()?;
+    module.add_class::<keys::PackTable>()?;
+    module.add_class::<task::Task>()?;
+    module.add_class::<writer::Writer>()?;
+    module.add_class::<writer::WriterResult>()?;
+    module.add_class::<writer::RootResult>()?;
+    module.add_function(wrap_pyfunction!(keys::write_frame, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::read_frame, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::read_pack_table, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::hash_pack, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::location, module)?)?;
+    module.add_function(wrap_pyfunction!(cut_points, module)?)?;
+    Ok(())
+}

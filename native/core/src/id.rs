@@ -102,6 +102,15 @@ impl Keys {
         Id(*blake3::keyed_hash(&self.node, data).as_bytes())
     }
 
+    pub fn snapshot_id(&self, payload: &[u8]) -> Id {
+        Id(*blake3::keyed_hash(&self.snapshot, payload).as_bytes())
+    }
+
+    /// For the names of objects that are not named by their content.
+    pub fn object_hash(&self, data: &[u8]) -> Id {
+        Id(*blake3::keyed_hash(&self.object, data).as_bytes())
+    }
+
     fn seal_keys(&self, epoch: u32, salt: &Salt, aes: &str, nonce: &str) -> Result<SealKeys> {
         let master = self
             .masters
@@ -124,6 +133,11 @@ impl Keys {
     pub fn frame_keys(&self, epoch: u32, salt: &Salt) -> Result<SealKeys> {
         self.seal_keys(epoch, salt, "snapstore v1 frame key", "snapstore v1 frame nonce")
     }
+}
+
+/// Names a pack from its bytes.
+pub fn pack_hasher() -> blake3::Hasher {
+    blake3::Hasher::new()
 }
 
 pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {

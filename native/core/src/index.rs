@@ -39,13 +39,21 @@ impl Location {
         if record_check(id, &record[..12]).to_le_bytes() != record[12..] {
             return Err(damaged());
         }
+        Location::fields(record).map(Some)
+    }
+
+    /// The fields of a record, unchecked.
+    pub fn fields(record: &[u8]) -> Result<Location> {
+        if record.len() != LOCATION_LEN {
+            return Err(Error::Invalid("a location has 16 bytes".into()));
+        }
         let u24 = |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], 0]);
-        Ok(Some(Location {
+        Ok(Location {
             pack: u32::from_le_bytes(record[..4].try_into().expect("4 bytes")),
             block: u32::from(u16::from_le_bytes([record[4], record[5]])),
             offset: u24(6),
             len: u24(9),
-        }))
+        })
     }
 }
 

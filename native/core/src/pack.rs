@@ -307,8 +307,9 @@ impl Builder {
         self.table.blocks.is_empty()
     }
 
-    pub fn kind(&self) -> Kind {
-        self.header.kind
+    /// Ids of the chunks so far.
+    pub fn ids(&self) -> Vec<Id> {
+        self.table.ids.clone()
     }
 
     /// True when a block with so many more chunks and bytes must go into another pack.
