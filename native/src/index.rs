@@ -22,7 +22,10 @@ impl Index for PyIndex {
             if records.len() != ids.len() * LOCATION_LEN {
                 return Err(Error::Internal("the index answered with a wrong length".into()));
             }
-            ids.iter().zip(records.chunks_exact(LOCATION_LEN)).map(|(id, record)| Location::decode(id, record)).collect()
+            ids.iter()
+                .zip(records.chunks_exact(LOCATION_LEN))
+                .map(|(id, record)| Location::decode(id, record))
+                .collect()
         })
     }
 
@@ -36,8 +39,6 @@ impl Index for PyIndex {
     }
 
     fn add_pack(&self, pack: Pack) -> Result<()> {
-        Python::attach(|py| {
-            self.0.call_method1(py, "add_pack", (PackTable::new(pack),)).map(|_| ()).map_err(foreign)
-        })
+        Python::attach(|py| self.0.call_method1(py, "add_pack", (PackTable::new(pack),)).map(|_| ()).map_err(foreign))
     }
 }

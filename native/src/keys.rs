@@ -37,7 +37,11 @@ impl Keys {
         for (epoch, key) in masters.unwrap_or_default() {
             epochs.insert(epoch, array(&key, "a master key")?);
         }
-        let keys = id::Keys::new(array(family, "a family id")?, &array(secret.unwrap_or(&[0; 32]), "a family secret")?, epochs);
+        let keys = id::Keys::new(
+            array(family, "a family id")?,
+            &array(secret.unwrap_or(&[0; 32]), "a family secret")?,
+            epochs,
+        );
         Ok(Keys(Arc::new(keys.map_err(raise)?)))
     }
 
@@ -145,7 +149,10 @@ impl PackTable {
     }
 
     fn records<'py>(&self, py: Python<'py>, number: u32) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        records(&self.0, number).iter().map(|(id, record)| (PyBytes::new(py, &id.0), PyBytes::new(py, record))).collect()
+        records(&self.0, number)
+            .iter()
+            .map(|(id, record)| (PyBytes::new(py, &id.0), PyBytes::new(py, record)))
+            .collect()
     }
 }
 

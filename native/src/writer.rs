@@ -137,7 +137,9 @@ fn rules(lines: &[Vec<u8>]) -> PyResult<Option<Gitignore>> {
     }
     let mut builder = GitignoreBuilder::new("");
     for line in lines {
-        let bad = |why: String| raise(Error::Invalid(format!("bad exclude pattern {:?}: {why}", String::from_utf8_lossy(line))));
+        let bad = |why: String| {
+            raise(Error::Invalid(format!("bad exclude pattern {:?}: {why}", String::from_utf8_lossy(line))))
+        };
         let text = std::str::from_utf8(line).map_err(|_| bad("it is not valid UTF-8".into()))?;
         builder.add_line(None, text).map_err(|e| bad(e.to_string()))?;
     }
@@ -177,8 +179,16 @@ impl Writer {
             return Err(raise(Error::Invalid(format!("chunk_bytes {chunk_bytes} is not a power of two in bounds"))));
         }
         let session = array(session, "a session")?;
-        let settings =
-            Settings { session, block_bytes, meta_block_bytes, data_pack_bytes, meta_pack_bytes, level, index_empty, dry_run };
+        let settings = Settings {
+            session,
+            block_bytes,
+            meta_block_bytes,
+            data_pack_bytes,
+            meta_pack_bytes,
+            level,
+            index_empty,
+            dry_run,
+        };
         let progress = Arc::new(Progress::default());
         let chunker = Chunker::new(&keys.0, chunk_bytes);
         let packer = Packer::new(&path_of(store), keys.0.clone(), Arc::new(PyIndex(index)), settings, progress.clone());
@@ -228,7 +238,9 @@ impl Writer {
             seconds: mtime_ns.div_euclid(1_000_000_000) as i64,
             nanos: mtime_ns.rem_euclid(1_000_000_000) as u32,
         };
-        self.spawn(move |inner, lanes| take::take_stream(&inner.packer, &inner.chunker, lanes, stream, mode & 0o7777, mtime))
+        self.spawn(move |inner, lanes| {
+            take::take_stream(&inner.packer, &inner.chunker, lanes, stream, mode & 0o7777, mtime)
+        })
     }
 
     fn finish(&self) -> PyResult<Task> {

@@ -282,7 +282,8 @@ mod tests {
             What::File { size: 4000 + number, content: Content::One(Id([9; 32])), holes: None }
         };
         let name = format!("{number:06}").into_bytes().into();
-        let entry = Entry { name, mode: 0o755, uid: 1, gid: 2, mtime: Time { seconds: 5, nanos: 6 }, what, xattrs: None };
+        let entry =
+            Entry { name, mode: 0o755, uid: 1, gid: 2, mtime: Time { seconds: 5, nanos: 6 }, what, xattrs: None };
         let place = if number % 3 == 0 { Place { offset: number, len: 77 } } else { Place::default() };
         Row { entry, ino: number * 7, ctime: Time { seconds: -3, nanos: 9 }, trusted: number % 2 == 0, place }
     }

@@ -209,7 +209,8 @@ mod tests {
             let mut end = start + 1;
             loop {
                 let len = end - start;
-                let hash = (1..=64.min(end)).fold(0u64, |h, i| h.wrapping_add(chunker.gear[data[end - i] as usize] << (i - 1)));
+                let hash = (1..=64.min(end))
+                    .fold(0u64, |h, i| h.wrapping_add(chunker.gear[data[end - i] as usize] << (i - 1)));
                 if end == data.len() || len == chunker.max || (len >= chunker.min && hash < chunker.threshold) {
                     break;
                 }

@@ -114,7 +114,13 @@ fn class(size: u64) -> Class {
 }
 
 /// Cuts content that is whole in the lane's arena from `start` on.
-pub fn cut_arena(packer: &Packer, chunker: &Chunker, lane: &mut Lane, start: usize, holes: &[Hole]) -> Result<List<Chunk>> {
+pub fn cut_arena(
+    packer: &Packer,
+    chunker: &Chunker,
+    lane: &mut Lane,
+    start: usize,
+    holes: &[Hole],
+) -> Result<List<Chunk>> {
     let size = (lane.arena.len() - start) as u64;
     let class = class(size);
     let content = &lane.arena[start..];
@@ -250,7 +256,13 @@ impl<'a> LargeFile<'a> {
     }
 
     /// Takes a file of `size` bytes with these holes; less when it has become shorter.
-    pub fn take_file(mut self, lane: &mut Lane, file: BorrowedFd, size: u64, holes: &[Hole]) -> std::result::Result<(List<Chunk>, u64), Fault> {
+    pub fn take_file(
+        mut self,
+        lane: &mut Lane,
+        file: BorrowedFd,
+        size: u64,
+        holes: &[Hole],
+    ) -> std::result::Result<(List<Chunk>, u64), Fault> {
         let mut head = vec![0; HEAD_LEN];
         let head_len = source::read_at(file, &mut head, 0)?;
         let cutter = choose(&head[..head_len], size > HEAD_LEN as u64);
@@ -266,7 +278,13 @@ impl<'a> LargeFile<'a> {
     }
 
     /// False when the file ended within the span.
-    fn take_span(&mut self, lane: &mut Lane, file: BorrowedFd, span: Span, cutter: Cutter) -> std::result::Result<bool, Fault> {
+    fn take_span(
+        &mut self,
+        lane: &mut Lane,
+        file: BorrowedFd,
+        span: Span,
+        cutter: Cutter,
+    ) -> std::result::Result<bool, Fault> {
         let mut at = span.start;
         while at < span.end {
             let want = (span.end - at).min(SEGMENT as u64) as usize;
@@ -286,7 +304,12 @@ impl<'a> LargeFile<'a> {
     }
 
     /// Takes everything that can be read from `stream`. `first`: what was read already.
-    pub fn take_stream(mut self, lane: &mut Lane, stream: BorrowedFd, first: Vec<u8>) -> std::result::Result<(List<Chunk>, u64), Fault> {
+    pub fn take_stream(
+        mut self,
+        lane: &mut Lane,
+        stream: BorrowedFd,
+        first: Vec<u8>,
+    ) -> std::result::Result<(List<Chunk>, u64), Fault> {
         let cutter = choose(&first[..first.len().min(HEAD_LEN)], first.len() > HEAD_LEN);
         self.rest = first;
         loop {

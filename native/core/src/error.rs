@@ -36,9 +36,7 @@ impl Error {
     /// An I/O error of the medium while doing `what` to `path`.
     pub fn io(what: &str, path: impl fmt::Display, error: &io::Error) -> Error {
         match error.raw_os_error() {
-            Some(libc::ENOSPC) | Some(libc::EDQUOT) => {
-                Error::NoSpace(format!("no space left: cannot {what} {path}"))
-            }
+            Some(libc::ENOSPC) | Some(libc::EDQUOT) => Error::NoSpace(format!("no space left: cannot {what} {path}")),
             _ => Error::Storage(format!("cannot {what} {path}: {}", reason(error))),
         }
     }

@@ -76,10 +76,7 @@ pub fn read(keys: Option<&Keys>, kind: u8, name: &str, data: &[u8]) -> Result<([
         return Err(bad("not an object of a store"));
     }
     if data[4] > VERSION {
-        return Err(Error::TooNew(format!(
-            "{name} has format version {}, which needs a newer snapstore",
-            data[4]
-        )));
+        return Err(Error::TooNew(format!("{name} has format version {}, which needs a newer snapstore", data[4])));
     }
     let (content, sum) = data.split_at(data.len() - 8);
     if checksum(content).to_le_bytes() != sum {
@@ -98,7 +95,9 @@ pub fn read(keys: Option<&Keys>, kind: u8, name: &str, data: &[u8]) -> Result<([
         return Err(bad("its length is wrong"));
     }
     let coded = match (sealed, keys) {
-        (0, Some(keys)) if keys.sealed() && may_be_sealed(kind) => return Err(bad("it is not sealed, but the store is")),
+        (0, Some(keys)) if keys.sealed() && may_be_sealed(kind) => {
+            return Err(bad("it is not sealed, but the store is"))
+        }
         (0, _) => body.to_vec(),
         (_, None) => return Err(bad("it is sealed")),
         (_, Some(_)) if !may_be_sealed(kind) => return Err(bad("it is sealed")),

@@ -16,10 +16,7 @@ pub const ZERO_ID: Id = Id([0; ID_LEN]);
 
 impl Id {
     pub fn from_slice(bytes: &[u8]) -> Result<Id> {
-        bytes
-            .try_into()
-            .map(Id)
-            .map_err(|_| Error::Invalid("an id has 32 bytes".into()))
+        bytes.try_into().map(Id).map_err(|_| Error::Invalid("an id has 32 bytes".into()))
     }
 
     /// The first 8 bytes as a little-endian number: uniformly distributed.
@@ -112,18 +109,12 @@ impl Keys {
     }
 
     fn seal_keys(&self, epoch: u32, salt: &Salt, aes: &str, nonce: &str) -> Result<SealKeys> {
-        let master = self
-            .masters
-            .get(&epoch)
-            .ok_or_else(|| Error::Damaged(format!("no key for epoch {epoch}")))?;
+        let master = self.masters.get(&epoch).ok_or_else(|| Error::Damaged(format!("no key for epoch {epoch}")))?;
         let mut material = Vec::with_capacity(68);
         material.extend_from_slice(master);
         material.extend_from_slice(&epoch.to_le_bytes());
         material.extend_from_slice(salt);
-        Ok(SealKeys {
-            aes: blake3::derive_key(aes, &material),
-            nonce: blake3::derive_key(nonce, &material),
-        })
+        Ok(SealKeys { aes: blake3::derive_key(aes, &material), nonce: blake3::derive_key(nonce, &material) })
     }
 
     pub fn pack_keys(&self, epoch: u32, salt: &Salt) -> Result<SealKeys> {

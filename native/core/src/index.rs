@@ -81,7 +81,7 @@ pub fn records(pack: &Pack, number: u32) -> Vec<(Id, [u8; LOCATION_LEN])> {
     pack.table.each(|id, block, offset, len| {
         out.push((id, Location { pack: number, block, offset, len }.encode(&id)));
     });
-    out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    out.sort_unstable_by_key(|record| record.0);
     out.dedup_by(|a, b| a.0 == b.0);
     out
 }

@@ -4,19 +4,19 @@
 //! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source → take, restore, check.
 
 pub mod bytes;
+pub mod cache;
 pub mod chunker;
 pub mod compress;
+pub mod content;
 pub mod error;
 pub mod frame;
 pub mod id;
+pub mod index;
 pub mod node;
 pub mod pack;
-pub mod seal;
-pub mod index;
-pub mod progress;
 pub mod packer;
-pub mod cache;
+pub mod progress;
 pub mod queue;
+pub mod seal;
 pub mod source;
-pub mod content;
 pub mod take;

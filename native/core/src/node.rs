@@ -138,7 +138,12 @@ impl Entry {
 
 /// Refuses names that could lead anywhere but into their directory.
 pub fn check_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.len() <= 255 && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0)
+    !name.is_empty()
+        && name.len() <= 255
+        && name != b"."
+        && name != b".."
+        && !name.contains(&b'/')
+        && !name.contains(&0)
 }
 
 /// What the sequences of the format have in common.
@@ -787,9 +792,9 @@ impl<T: Item> Sequence<T> {
         here.emitted = true;
         let id = emit(encode_inner(T::KIND, level as u8 + 1, &children))?;
         let key = match &children[children.len() - 1].key {
-            Key::Number(_) if T::KIND == 2 => Key::Number(
-                children.iter().map(|c| if let Key::Number(n) = c.key { n } else { 0 }).sum(),
-            ),
+            Key::Number(_) if T::KIND == 2 => {
+                Key::Number(children.iter().map(|c| if let Key::Number(n) = c.key { n } else { 0 }).sum())
+            }
             key => key.clone(),
         };
         let items = children.iter().map(|c| c.items).sum();
@@ -861,7 +866,8 @@ mod tests {
         ];
         let mut set = vec![(b"user.b".to_vec(), b"2".to_vec()), (b"user.a".to_vec(), vec![])];
         entries[4].xattrs = Some(Box::new(Xattrs::InPlace(encode_xattrs(&mut set).into())));
-        entries[0].xattrs = Some(Box::new(Xattrs::Chunks { len: 5000, list: List::InPlace(vec![Chunk { len: 5000, id: id(3) }]) }));
+        entries[0].xattrs =
+            Some(Box::new(Xattrs::Chunks { len: 5000, list: List::InPlace(vec![Chunk { len: 5000, id: id(3) }]) }));
         let bytes = encode_leaf(&entries);
         assert_eq!(decode_node::<Entry>(&bytes).unwrap(), Node::Leaf(entries.clone()));
         for len in 0..bytes.len() {

@@ -136,7 +136,14 @@ impl Header {
     }
 }
 
-fn block_head(number: u32, kind: u8, codec: u8, sealed: bool, body_len: usize, plain_len: usize) -> [u8; BLOCK_HEAD_LEN] {
+fn block_head(
+    number: u32,
+    kind: u8,
+    codec: u8,
+    sealed: bool,
+    body_len: usize,
+    plain_len: usize,
+) -> [u8; BLOCK_HEAD_LEN] {
     let mut head = [0; BLOCK_HEAD_LEN];
     head[..4].copy_from_slice(BLOCK_MAGIC);
     head[4..8].copy_from_slice(&number.to_le_bytes());
@@ -166,7 +173,9 @@ fn put_block(
             sealer.seal(&head, coded, out)?;
             let opened = sealer.open(&head, &out[start + BLOCK_HEAD_LEN..], "block just sealed")?;
             if opened != coded {
-                return Err(Error::Internal("a block did not survive sealing: the memory of this machine may be faulty".into()));
+                return Err(Error::Internal(
+                    "a block did not survive sealing: the memory of this machine may be faulty".into(),
+                ));
             }
         }
     }
@@ -321,7 +330,14 @@ impl Builder {
     }
 
     /// Appends a block's bytes to `out`, to be written next.
-    pub fn block(&mut self, codec: u8, coded: &[u8], plain_len: usize, chunks: &[(Id, u32)], out: &mut Vec<u8>) -> Result<()> {
+    pub fn block(
+        &mut self,
+        codec: u8,
+        coded: &[u8],
+        plain_len: usize,
+        chunks: &[(Id, u32)],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let start = out.len();
         let number = self.table.blocks.len() as u32;
         put_block(out, self.sealer.as_ref(), number, self.header.kind as u8, codec, coded, plain_len)?;
@@ -387,7 +403,7 @@ pub struct Pack {
 /// Reads `len` bytes at `offset`; fewer are an error.
 pub trait ReadAt {
     fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>>;
-    fn len(&self) -> Result<u64>;
+    fn size(&self) -> Result<u64>;
 }
 
 impl Pack {
@@ -395,7 +411,7 @@ impl Pack {
     pub fn open(file: &dyn ReadAt, keys: &Keys, kind: Kind, id: Id) -> Result<Pack> {
         let what = name(kind, &id);
         let bad = |why: &str| Error::Damaged(format!("damaged pack {what}: {why}"));
-        let size = file.len()?;
+        let size = file.size()?;
         if size < (HEADER_LEN + BLOCK_FRAME_LEN + TRAILER_LEN) as u64 || size > MAX_PACK_LEN {
             return Err(bad("its length is impossible"));
         }
@@ -437,11 +453,32 @@ impl Pack {
     }
 
     /// Decodes block `number`, whose stored bytes are `stored`, into `plain`. Chunk ids are not checked here.
-    pub fn decode_block(&self, sealer: Option<&Sealer>, number: usize, stored: &[u8], codec: &mut Codec, plain: &mut Vec<u8>) -> Result<()> {
+    pub fn decode_block(
+        &self,
+        sealer: Option<&Sealer>,
+        number: usize,
+        stored: &[u8],
+        codec: &mut Codec,
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
         let what = name(self.header.kind, &self.id);
-        let place = self.table.blocks.get(number).ok_or_else(|| Error::Damaged(format!("damaged pack {what}: no block {number}")))?;
+        let place = self
+            .table
+            .blocks
+            .get(number)
+            .ok_or_else(|| Error::Damaged(format!("damaged pack {what}: no block {number}")))?;
         let kind = self.header.kind as u8;
-        read_block(stored, sealer, number as u32, kind, Some(place.plain_len as usize), MAX_BLOCK_PLAIN, codec, plain, &what)
+        read_block(
+            stored,
+            sealer,
+            number as u32,
+            kind,
+            Some(place.plain_len as usize),
+            MAX_BLOCK_PLAIN,
+            codec,
+            plain,
+            &what,
+        )
     }
 }
 
@@ -496,7 +533,7 @@ impl ReadAt for std::fs::File {
         Ok(bytes)
     }
 
-    fn len(&self) -> Result<u64> {
+    fn size(&self) -> Result<u64> {
         Ok(self.metadata().map_err(|e| Error::io("look at", "a pack", &e))?.len())
     }
 }
@@ -504,10 +541,12 @@ impl ReadAt for std::fs::File {
 impl ReadAt for Vec<u8> {
     fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         let end = offset as usize + len;
-        self.get(offset as usize..end).map(<[u8]>::to_vec).ok_or_else(|| Error::Damaged("damaged pack: it is cut off".into()))
+        self.get(offset as usize..end)
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| Error::Damaged("damaged pack: it is cut off".into()))
     }
 
-    fn len(&self) -> Result<u64> {
+    fn size(&self) -> Result<u64> {
         Ok(Vec::len(self) as u64)
     }
 }
@@ -526,7 +565,8 @@ mod tests {
             let plain = vec![number; 1000 + number as usize];
             let mut coded = Vec::new();
             let coding = codec.encode(&plain, &mut coded).unwrap();
-            let chunks = [(keys.chunk_id(&plain[..500]), 500), (keys.chunk_id(&plain[500..]), plain.len() as u32 - 500)];
+            let chunks =
+                [(keys.chunk_id(&plain[..500]), 500), (keys.chunk_id(&plain[500..]), plain.len() as u32 - 500)];
             builder.block(coding, &coded, plain.len(), &chunks, &mut bytes).unwrap();
             plains.push(plain);
         }

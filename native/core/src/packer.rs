@@ -70,10 +70,13 @@ const FINISHING_MAX: usize = 4;
 /// Written bytes after which the kernel is asked to begin writing back.
 const WRITE_BEHIND: u64 = 8 << 20;
 
+/// A durable pack: its kind, id and size.
+pub type Durable = (Kind, Id, u64);
+
 /// What a finished session wrote.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    pub packs: Vec<(Kind, Id, u64)>,
+    pub packs: Vec<Durable>,
     pub new_bytes: u64,
     pub new_chunks: u64,
     pub new_nodes: u64,
@@ -92,7 +95,7 @@ pub struct Packer {
     ask: AtomicBool,
     data: Vec<Mutex<Option<OpenPack>>>,
     meta: Vec<Mutex<Option<OpenPack>>>,
-    finishing: Mutex<Vec<JoinHandle<Result<(Kind, Id, u64)>>>>,
+    finishing: Mutex<Vec<JoinHandle<Result<Durable>>>>,
     written: Mutex<Written>,
     used: Mutex<HashSet<u32>>,
     temporary: AtomicU64,
@@ -112,7 +115,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Packer {
-    pub fn new(store: &Path, keys: Arc<Keys>, index: Arc<dyn Index>, settings: Settings, progress: Arc<Progress>) -> Packer {
+    pub fn new(
+        store: &Path,
+        keys: Arc<Keys>,
+        index: Arc<dyn Index>,
+        settings: Settings,
+        progress: Arc<Progress>,
+    ) -> Packer {
         let slots = |n: usize| (0..n).map(|_| Mutex::new(None)).collect();
         Packer {
             store: store.to_path_buf(),
@@ -258,7 +267,7 @@ impl Packer {
         Ok(())
     }
 
-    fn joined(&self, thread: JoinHandle<Result<(Kind, Id, u64)>>) -> Result<()> {
+    fn joined(&self, thread: JoinHandle<Result<Durable>>) -> Result<()> {
         let pack = thread.join().map_err(|_| Error::Internal("a pack thread panicked".into()))??;
         let mut written = lock(&self.written);
         written.stored_bytes += pack.2;
@@ -351,7 +360,7 @@ impl OpenPack {
 }
 
 /// Footer, fsync, link, fsync of the directory; then the index may know. Never retried: a failed fsync loses the pack.
-fn publish(open: OpenPack, store: &Path, index: &dyn Index) -> Result<(Kind, Id, u64)> {
+fn publish(open: OpenPack, store: &Path, index: &dyn Index) -> Result<Durable> {
     let OpenPack { builder, mut file, path, mut buffer, .. } = open;
     let result = (|| {
         let (id, pack) = builder.finish(&mut buffer)?;

@@ -27,18 +27,13 @@ impl Sealer {
         let mut hasher = blake3::Hasher::new_keyed(&self.nonce_key);
         hasher.update(associated);
         hasher.update(plain);
-        let nonce: [u8; NONCE_LEN] =
-            hasher.finalize().as_bytes()[..NONCE_LEN].try_into().expect("12 of 32 bytes");
+        let nonce: [u8; NONCE_LEN] = hasher.finalize().as_bytes()[..NONCE_LEN].try_into().expect("12 of 32 bytes");
         out.extend_from_slice(&nonce);
         let start = out.len();
         out.extend_from_slice(plain);
         let tag = self
             .key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(associated),
-                &mut out[start..],
-            )
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(associated), &mut out[start..])
             .map_err(|_| Error::Internal("sealing failed".into()))?;
         out.extend_from_slice(tag.as_ref());
         Ok(())

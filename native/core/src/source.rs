@@ -26,6 +26,8 @@ pub struct Stat {
 }
 
 impl Stat {
+    // The fields' types differ between architectures.
+    #[allow(clippy::unnecessary_cast)]
     fn of(stat: &fs::Stat) -> Stat {
         Stat {
             kind: FileType::from_raw_mode(stat.st_mode),
@@ -35,8 +37,8 @@ impl Stat {
             size: stat.st_size as u64,
             mtime: Time { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 },
             ctime: Time { seconds: stat.st_ctime as i64, nanos: stat.st_ctime_nsec as u32 },
-            dev: stat.st_dev,
-            ino: stat.st_ino,
+            dev: stat.st_dev as u64,
+            ino: stat.st_ino as u64,
             links: stat.st_nlink as u64,
             rdev: (fs::major(stat.st_rdev), fs::minor(stat.st_rdev)),
         }

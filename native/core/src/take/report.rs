@@ -1,0 +1,95 @@
+//! What is met on the way, and the root that comes of it.
+
+use super::{lock, Run, Taken, MAX_LISTED};
+use crate::cache::Row;
+use crate::error::{reason, Error, Result};
+use crate::id::Id;
+use crate::node::{Link, List, Root, Sequence};
+use crate::packer::Lane;
+use crate::progress::add;
+use crate::source::Stat;
+
+impl Run<'_> {
+    pub(super) fn unreadable(&self, path: Vec<u8>, error: &std::io::Error) {
+        add(&self.packer.progress.errors, 1);
+        let mut report = lock(&self.report);
+        report.unreadable_count += 1;
+        if report.unreadable.len() < MAX_LISTED {
+            report.unreadable.push((path, reason(error)));
+        }
+    }
+
+    pub(super) fn count(&self, counts: &Taken) {
+        let mut report = lock(&self.report);
+        report.files += counts.files;
+        report.directories += counts.directories;
+        report.new_files += counts.new_files;
+        report.changed_files += counts.changed_files;
+        report.unchanged_files += counts.unchanged_files;
+        report.sockets += counts.sockets;
+        report.excluded += counts.excluded;
+        report.mounts += counts.mounts;
+    }
+
+    pub(super) fn note_owners(&self, rows: &[Row], stat: Option<&Stat>) {
+        let mut owners: Vec<(u32, u32)> = rows.iter().map(|row| (row.entry.uid, row.entry.gid)).collect();
+        owners.extend(stat.map(|stat| (stat.uid, stat.gid)));
+        owners.dedup();
+        let mut report = lock(&self.report);
+        for (uid, gid) in owners {
+            report.uids.insert(uid);
+            report.gids.insert(gid);
+        }
+    }
+
+    /// The hard-link table: every path of a group but its smallest, with that smallest.
+    pub(super) fn link_table(&self, lane: &mut Lane) -> Result<Option<(u64, Id)>> {
+        let mut links: Vec<Link> = Vec::new();
+        for (_, group) in lock(&self.links).drain() {
+            let mut paths = group.paths;
+            paths.retain(|path| !path.is_empty());
+            paths.sort_unstable();
+            let mut paths = paths.into_iter();
+            let Some(first) = paths.next() else { continue };
+            links.extend(paths.map(|path| Link { path, first: first.clone() }));
+        }
+        if links.is_empty() {
+            return Ok(None);
+        }
+        links.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let mut emit = |node: Vec<u8>| lane.offer_node(self.packer, &node);
+        let mut sequence = Sequence::of_nodes();
+        for link in links {
+            sequence.push(link, &mut emit)?;
+        }
+        match sequence.finish(&mut emit)? {
+            List::Node { items, id } => Ok(Some((items, id))),
+            List::InPlace(_) => Err(Error::Internal("a link table has nodes".into())),
+        }
+    }
+
+    /// Stores the root node.
+    pub(super) fn finish(self, lane: &mut Lane, kind: &'static str) -> Result<Taken> {
+        let row = lock(&self.root).take().ok_or_else(|| Error::SourceUnreadable("it vanished".into()))?;
+        let links = self.link_table(lane)?;
+        let mut entry = row.entry;
+        entry.name = Box::default();
+        let root = Root { entry, links };
+        let id = lane.offer_node(self.packer, &root.encode())?;
+        lane.settle(self.packer)?;
+        if let Some(writer) = lock(&self.new_cache).take() {
+            writer.finish(row.place)?;
+        }
+        let mut taken = std::mem::take(&mut *lock(&self.report));
+        let (entries, bytes) = root.entry.totals();
+        taken.id = Some(id);
+        taken.kind = kind;
+        taken.entries = entries;
+        taken.bytes = bytes;
+        taken.directories += u64::from(kind == "directory");
+        taken.unreadable.sort();
+        taken.changed.sort();
+        taken.packs = self.packer.take_used();
+        Ok(taken)
+    }
+}

@@ -1,0 +1,441 @@
+//! Directories: listed, compared with the stat cache, and stored bottom up when their children are done.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::FileType;
+
+use super::file::SHARED_FILE;
+use super::{entry_of, is_settled, lock, same_type, Dir, Known, Run, Taken, Task, Work};
+use crate::cache::{Place, Record, Row};
+use crate::content::Fault;
+use crate::error::{reason, Error, Result};
+use crate::node::{self, Directory, Entry, List, Sequence, Time, What, XattrSet, Xattrs};
+use crate::packer::Lane;
+use crate::progress::add;
+use crate::source::{self, Stat};
+
+/// Directories with more files to read than this are shared among workers.
+const SHARED_FILES: usize = 512;
+const FILES_AT_ONCE: usize = 128;
+/// Directories held open at once; deeper ones are reached again from the nearest open one.
+const OPEN_DIRECTORIES: usize = 256;
+const MAX_DEPTH: u32 = 4096;
+
+/// A directory in a directory: its place among the rows, and what is known of it.
+struct Below {
+    at: usize,
+    name: Box<[u8]>,
+    stat: Stat,
+    known: Option<Row>,
+}
+
+/// What a directory's entries need.
+#[derive(Default)]
+struct Plan {
+    rows: Vec<Option<Row>>,
+    directories: Vec<Below>,
+    files: Vec<(usize, Known)>,
+}
+
+impl Dir {
+    pub(super) fn path(&self) -> Vec<u8> {
+        self.path_to(&[])
+    }
+
+    /// The path of an entry, relative to the root.
+    pub(super) fn path_to(&self, name: &[u8]) -> Vec<u8> {
+        if self.around {
+            return Vec::new();
+        }
+        let mut parts: Vec<&[u8]> = vec![name];
+        let mut dir = self;
+        while let Some((parent, _)) = &dir.parent {
+            parts.push(&dir.name);
+            dir = parent;
+        }
+        parts.reverse();
+        if name.is_empty() {
+            parts.pop();
+        }
+        parts.join(&b'/')
+    }
+}
+
+impl Run<'_> {
+    pub(super) fn scan(&self, worker: usize, lane: &mut Lane, dir: Arc<Dir>, place: Place) -> Result<()> {
+        self.packer.progress.working_on(&dir.path());
+        let handle = match self.open(&dir) {
+            Ok(handle) => handle,
+            Err(error) => {
+                self.cannot_enter(&dir, &error)?;
+                return self.part_done(lane, dir);
+            }
+        };
+        let names = match self.begin(&dir, handle.as_fd()) {
+            Ok(names) => names,
+            Err(error) => {
+                self.cannot_enter(&dir, &error)?;
+                return self.part_done(lane, dir);
+            }
+        };
+        let record = self.cache.as_ref().and_then(|cache| cache.record(place));
+        let plan = self.compare(&dir, handle.as_fd(), names, record)?;
+        drop(handle);
+        self.start(worker, lane, dir, plan)
+    }
+
+    /// A directory that vanished is simply gone; one that cannot be read is recorded as empty and reported.
+    fn cannot_enter(&self, dir: &Arc<Dir>, error: &std::io::Error) -> Result<()> {
+        if dir.parent.is_none() {
+            return Err(Error::SourceUnreadable(reason(error)));
+        }
+        dir.dirty.store(true, Ordering::Relaxed);
+        if error.kind() != std::io::ErrorKind::NotFound {
+            self.unreadable(dir.path(), error);
+            return Ok(());
+        }
+        lock(&dir.work).stat = None;
+        Ok(())
+    }
+
+    /// Stat and attributes of the directory itself, and its names.
+    fn begin(&self, dir: &Arc<Dir>, handle: BorrowedFd) -> std::io::Result<Vec<Box<[u8]>>> {
+        if dir.around {
+            return Ok(vec![dir.name.clone()]);
+        }
+        let stat = source::stat_fd(handle)?;
+        let mut work = lock(&dir.work);
+        work.stat = Some(stat);
+        let known = work.known.as_ref().filter(|row| row.trusted && row.ctime == stat.ctime && row.ino == stat.ino);
+        work.xattrs = match known {
+            Some(row) => row.entry.xattrs.clone(),
+            None => self.short_xattrs(source::xattrs_fd(handle)?)?,
+        };
+        drop(work);
+        source::list(handle)
+    }
+
+    fn compare(
+        &self,
+        dir: &Arc<Dir>,
+        handle: BorrowedFd,
+        names: Vec<Box<[u8]>>,
+        mut record: Option<Record>,
+    ) -> Result<Plan> {
+        let now = source::now();
+        let mut plan = Plan::default();
+        let mut dirty = record.is_none();
+        lock(&dir.work).stored = record.as_ref().map(|record| record.directory);
+        let mut counts = Taken::default();
+        for name in names {
+            let stat = match source::stat_at(handle, &name) {
+                Ok(stat) => stat,
+                Err(error) => {
+                    if error.kind() != std::io::ErrorKind::NotFound || dir.around {
+                        self.unreadable(dir.path_to(&name), &error);
+                    }
+                    continue;
+                }
+            };
+            if !self.selects(dir, &name, &stat, &mut counts) {
+                continue;
+            }
+            let known = match (&mut record, &self.cache) {
+                (Some(record), Some(cache)) => {
+                    let (row, passed) = record.seek(cache, &name);
+                    dirty |= passed;
+                    row.filter(|row| same_type(&stat, &row.entry.what) || matches!(row.entry.what, What::File { .. }))
+                }
+                _ => None,
+            };
+            dirty |= known.is_none();
+            dirty |= self.plan_entry(dir, handle, &mut plan, &mut counts, name, stat, known, now)?;
+        }
+        if let (Some(record), Some(cache)) = (&mut record, &self.cache) {
+            dirty |= record.has_more(cache);
+        }
+        if dirty {
+            dir.dirty.store(true, Ordering::Relaxed);
+        }
+        self.count(&counts);
+        Ok(plan)
+    }
+
+    /// Whether the selection takes this entry.
+    fn selects(&self, dir: &Arc<Dir>, name: &[u8], stat: &Stat, counts: &mut Taken) -> bool {
+        if stat.kind == FileType::Socket {
+            counts.sockets += 1;
+            return false;
+        }
+        if dir.around {
+            return true;
+        }
+        let is_directory = stat.kind == FileType::Directory;
+        if is_directory && self.options.skip.contains(&(stat.dev, stat.ino)) {
+            counts.excluded += 1;
+            return false;
+        }
+        if let Some(rules) = &self.options.exclude {
+            let path = dir.path_to(name);
+            if rules.matched(Path::new(std::ffi::OsStr::from_bytes(&path)), is_directory).is_ignore() {
+                counts.excluded += 1;
+                return false;
+            }
+        }
+        if self.options.one_file_system && stat.dev != self.root_dev && !is_directory {
+            counts.mounts += 1;
+            return false;
+        }
+        true
+    }
+
+    /// Adds one entry to the plan; true when it differs from what is known.
+    #[allow(clippy::too_many_arguments)]
+    fn plan_entry(
+        &self,
+        dir: &Arc<Dir>,
+        handle: BorrowedFd,
+        plan: &mut Plan,
+        counts: &mut Taken,
+        name: Box<[u8]>,
+        stat: Stat,
+        known: Option<Row>,
+        now: Time,
+    ) -> Result<bool> {
+        let at = plan.rows.len();
+        if stat.kind == FileType::Directory {
+            counts.directories += 1;
+            let other_mount = self.options.one_file_system && stat.dev != self.root_dev;
+            if other_mount || dir.depth >= MAX_DEPTH {
+                counts.mounts += u64::from(other_mount);
+                if !other_mount {
+                    self.unreadable(dir.path_to(&name), &std::io::Error::other("nested too deeply"));
+                }
+                plan.rows.push(Some(self.row(entry_of(&stat, name), &stat, now)));
+                return Ok(known.is_none_or(|row| Some(&row.entry) != plan.rows[at].as_ref().map(|r| &r.entry)));
+            }
+            plan.rows.push(None);
+            plan.directories.push(Below { at, name, stat, known });
+            return Ok(false);
+        }
+        let is_file = stat.kind == FileType::RegularFile;
+        if is_file {
+            counts.files += 1;
+            add(&self.packer.progress.files, 1);
+            add(&self.packer.progress.bytes, stat.size);
+        }
+        if stat.links > 1 {
+            let path = dir.path_to(&name);
+            lock(&self.links).entry((stat.dev, stat.ino)).or_default().paths.push(path);
+        }
+        let in_cache = known.is_some();
+        if let Some(row) = known.filter(|row| self.is_unchanged(&stat, row)) {
+            counts.unchanged_files += u64::from(is_file);
+            if is_file {
+                add(&self.packer.progress.done_files, 1);
+                add(&self.packer.progress.done_bytes, stat.size);
+            }
+            plan.rows.push(Some(Row { ino: stat.ino, ..row }));
+            return Ok(false);
+        }
+        if is_file {
+            counts.changed_files += u64::from(in_cache);
+            counts.new_files += u64::from(!in_cache);
+            let mut row = self.row(entry_of(&stat, name), &stat, now);
+            row.trusted = false;
+            plan.rows.push(Some(row));
+            plan.files.push((at, Known { stat, in_cache }));
+            return Ok(true);
+        }
+        match self.special(handle, &stat, name) {
+            Ok(entry) => plan.rows.push(Some(self.row(entry, &stat, now))),
+            Err(Fault::Source(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(Fault::Source(error)) => self.unreadable(dir.path(), &error),
+            Err(Fault::Fatal(error)) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    pub(super) fn row(&self, entry: Entry, stat: &Stat, now: Time) -> Row {
+        Row { entry, ino: stat.ino, ctime: stat.ctime, trusted: is_settled(stat, now), place: Place::default() }
+    }
+
+    fn is_unchanged(&self, stat: &Stat, row: &Row) -> bool {
+        row.trusted
+            && same_type(stat, &row.entry.what)
+            && row.ctime == stat.ctime
+            && row.entry.mtime == stat.mtime
+            && (self.options.ignore_inode || row.ino == stat.ino)
+    }
+
+    /// A symbolic link, FIFO or device.
+    fn special(&self, handle: BorrowedFd, stat: &Stat, name: Box<[u8]>) -> std::result::Result<Entry, Fault> {
+        let mut entry = entry_of(stat, name);
+        if stat.kind == FileType::Symlink {
+            entry.what = What::Symlink(source::read_link(handle, &entry.name)?);
+        }
+        let set = source::xattrs_at(handle, &entry.name)?;
+        entry.xattrs = self.short_xattrs(set)?;
+        Ok(entry)
+    }
+
+    /// Attributes of things without content of their own; sets too long to stand in place are a file's privilege here.
+    fn short_xattrs(&self, mut set: XattrSet) -> std::io::Result<Option<Box<Xattrs>>> {
+        if set.is_empty() {
+            return Ok(None);
+        }
+        let bytes = node::encode_xattrs(&mut set);
+        if bytes.len() > node::XATTRS_IN_PLACE {
+            return Err(std::io::Error::other("its extended attributes are longer than 4,096 bytes"));
+        }
+        Ok(Some(Box::new(Xattrs::InPlace(bytes.into()))))
+    }
+
+    /// Reads the files of a directory and sends its children on their way.
+    fn start(&self, worker: usize, lane: &mut Lane, dir: Arc<Dir>, plan: Plan) -> Result<()> {
+        let Plan { rows, directories, files } = plan;
+        let (large, small): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, known)| known.stat.size >= SHARED_FILE);
+        let shared = if small.len() > SHARED_FILES { small.len().div_ceil(FILES_AT_ONCE) } else { 0 };
+        lock(&dir.work).rows = rows;
+        dir.waiting.fetch_add(directories.len() + large.len() + shared, Ordering::Relaxed);
+        for Below { at, name, stat, known } in directories.into_iter().rev() {
+            let place = known.as_ref().map_or(Place::default(), |row| row.place);
+            let child = Dir {
+                parent: Some((dir.clone(), at)),
+                name,
+                depth: dir.depth + 1,
+                around: false,
+                handle: Mutex::default(),
+                work: Mutex::new(Work { stat: Some(stat), known, ..Work::default() }),
+                waiting: AtomicUsize::new(1),
+                dirty: AtomicBool::new(false),
+            };
+            self.queue.push(worker, Task::Directory(Arc::new(child), place));
+        }
+        for (at, known) in large {
+            self.queue.push(worker, Task::LargeFile(dir.clone(), at, known));
+        }
+        if shared > 0 {
+            let small = Arc::new(small);
+            for from in (0..small.len()).step_by(FILES_AT_ONCE).rev() {
+                let range = from..(from + FILES_AT_ONCE).min(small.len());
+                self.queue.push(worker, Task::Files(dir.clone(), small.clone(), range));
+            }
+        } else {
+            self.read_files(lane, &dir, &small)?;
+        }
+        self.rest(&dir);
+        self.part_done(lane, dir)
+    }
+
+    /// The directory's descriptor, opened from the nearest one that is held.
+    pub(super) fn open(&self, dir: &Arc<Dir>) -> std::io::Result<Arc<OwnedFd>> {
+        let mut missing = Vec::new();
+        let mut at = dir;
+        let mut handle = loop {
+            if let Some(handle) = lock(&at.handle).as_ref() {
+                break handle.clone();
+            }
+            missing.push(at);
+            match &at.parent {
+                Some((parent, _)) => at = parent,
+                None => return Err(std::io::Error::other("the root is closed")),
+            }
+        };
+        for dir in missing.into_iter().rev() {
+            handle = Arc::new(source::open_directory(handle.as_fd(), &dir.name)?);
+        }
+        let mut slot = lock(&dir.handle);
+        if slot.is_none() {
+            self.open_directories.fetch_add(1, Ordering::Relaxed);
+            *slot = Some(handle.clone());
+        }
+        Ok(handle)
+    }
+
+    /// Closes a directory that waits, when many are open.
+    fn rest(&self, dir: &Arc<Dir>) {
+        if dir.parent.is_some() && self.open_directories.load(Ordering::Relaxed) > OPEN_DIRECTORIES {
+            self.close(dir);
+        }
+    }
+
+    fn close(&self, dir: &Arc<Dir>) {
+        if lock(&dir.handle).take().is_some() && dir.parent.is_some() {
+            self.open_directories.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One part of `dir` is done; stores it when it was the last, and then perhaps its parents.
+    pub(super) fn part_done(&self, lane: &mut Lane, mut dir: Arc<Dir>) -> Result<()> {
+        while dir.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.close(&dir);
+            let row = self.store_directory(lane, &dir)?;
+            let Some((parent, at)) = &dir.parent else {
+                *lock(&self.root) = row;
+                return Ok(());
+            };
+            let known = lock(&dir.work).known.take();
+            let same = matches!((&known, &row), (Some(known), Some(row)) if known.entry == row.entry);
+            if !same {
+                parent.dirty.store(true, Ordering::Relaxed);
+            }
+            lock(&parent.work).rows[*at] = row;
+            let parent = parent.clone();
+            dir = parent;
+        }
+        Ok(())
+    }
+
+    /// The directory's nodes and its record in the new cache; its row for the parent, None when it vanished.
+    fn store_directory(&self, lane: &mut Lane, dir: &Arc<Dir>) -> Result<Option<Row>> {
+        let mut work = lock(&dir.work);
+        let rows: Vec<Row> = std::mem::take(&mut work.rows).into_iter().flatten().collect();
+        self.note_owners(&rows, work.stat.as_ref());
+        if dir.around {
+            let place = self.record(&Directory::default(), &rows)?;
+            let row = rows.into_iter().next().ok_or_else(|| Error::SourceUnreadable("it cannot be read".into()))?;
+            return Ok(Some(Row { place, ..row }));
+        }
+        let Some(stat) = work.stat else { return Ok(None) };
+        let directory = match work.stored {
+            Some(stored) if !dir.dirty.load(Ordering::Relaxed) => stored,
+            _ => self.encode_directory(lane, &rows)?,
+        };
+        let place = self.record(&directory, &rows)?;
+        let mut entry = entry_of(&stat, dir.name.clone());
+        entry.what = What::Directory(directory);
+        entry.xattrs = work.xattrs.take();
+        Ok(Some(Row { place, ..self.row(entry, &stat, source::now()) }))
+    }
+
+    fn encode_directory(&self, lane: &mut Lane, rows: &[Row]) -> Result<Directory> {
+        if rows.is_empty() {
+            return Ok(Directory::default());
+        }
+        let mut directory = Directory { items: rows.len() as u64, ..Directory::default() };
+        let mut emit = |node: Vec<u8>| lane.offer_node(self.packer, &node);
+        let mut sequence = Sequence::of_nodes();
+        for row in rows {
+            let (entries, bytes) = row.entry.totals();
+            directory.entries += entries;
+            directory.bytes = directory.bytes.saturating_add(bytes).min(i64::MAX as u64);
+            sequence.push(row.entry.clone(), &mut emit)?;
+        }
+        if let List::Node { id, .. } = sequence.finish(&mut emit)? {
+            directory.node = Some(id);
+        }
+        Ok(directory)
+    }
+
+    fn record(&self, directory: &Directory, rows: &[Row]) -> Result<Place> {
+        match lock(&self.new_cache).as_mut() {
+            Some(writer) => writer.record(directory, rows),
+            None => Ok(Place::default()),
+        }
+    }
+}
