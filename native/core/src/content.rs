@@ -8,35 +8,16 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::chunker::{choose, Chunker, Cutter, Piece, HEAD_LEN, PAGE};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{Id, ZERO_ID};
 use crate::node::{Chunk, Emit, Hole, List, Sequence};
 use crate::packer::{Class, Lane, Packer};
-use crate::source;
+use crate::source::{self, Read};
 
 /// Files of at least this size go into the blocks of large files.
 pub const LARGE: u64 = 1 << 20;
 /// Pieces of a large file that workers take from each other.
 pub const SEGMENT: usize = 2 << 20;
-
-/// Why content could not be taken: the source's fault, or something that ends the run.
-#[derive(Debug)]
-pub enum Fault {
-    Source(std::io::Error),
-    Fatal(Error),
-}
-
-impl From<std::io::Error> for Fault {
-    fn from(error: std::io::Error) -> Fault {
-        Fault::Source(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
-        Fault::Fatal(error)
-    }
-}
 
 /// A chunk list being made: neighbouring zero runs become one.
 struct Listing {
@@ -262,7 +243,7 @@ impl<'a> LargeFile<'a> {
         file: BorrowedFd,
         size: u64,
         holes: &[Hole],
-    ) -> std::result::Result<(List<Chunk>, u64), Fault> {
+    ) -> Read<(List<Chunk>, u64)> {
         let mut head = vec![0; HEAD_LEN];
         let head_len = source::read_at(file, &mut head, 0)?;
         let cutter = choose(&head[..head_len], size > HEAD_LEN as u64);
@@ -278,13 +259,7 @@ impl<'a> LargeFile<'a> {
     }
 
     /// False when the file ended within the span.
-    fn take_span(
-        &mut self,
-        lane: &mut Lane,
-        file: BorrowedFd,
-        span: Span,
-        cutter: Cutter,
-    ) -> std::result::Result<bool, Fault> {
+    fn take_span(&mut self, lane: &mut Lane, file: BorrowedFd, span: Span, cutter: Cutter) -> Read<bool> {
         let mut at = span.start;
         while at < span.end {
             let want = (span.end - at).min(SEGMENT as u64) as usize;
@@ -304,18 +279,13 @@ impl<'a> LargeFile<'a> {
     }
 
     /// Takes everything that can be read from `stream`. `first`: what was read already.
-    pub fn take_stream(
-        mut self,
-        lane: &mut Lane,
-        stream: BorrowedFd,
-        first: Vec<u8>,
-    ) -> std::result::Result<(List<Chunk>, u64), Fault> {
+    pub fn take_stream(mut self, lane: &mut Lane, stream: BorrowedFd, first: Vec<u8>) -> Read<(List<Chunk>, u64)> {
         let cutter = choose(&first[..first.len().min(HEAD_LEN)], first.len() > HEAD_LEN);
         self.rest = first;
         loop {
             let mut data = self.begin_segment(SEGMENT);
             let kept = data.len() - SEGMENT;
-            let got = source::read_stream(stream, &mut data[kept..])?;
+            let got = source::read_stream(stream, &mut data[kept..], &|| self.crew.check())?;
             data.truncate(kept + got);
             self.crew.read(got as u64);
             self.issue(lane, data, cutter, got < SEGMENT)?;
@@ -342,6 +312,7 @@ impl<'a> LargeFile<'a> {
             return Ok(());
         }
         self.size += cut as u64;
+        self.crew.check()?;
         self.collect(lane, self.crew.allowance())?;
         self.crew.hand_out(Segment { data, pieces, number: self.issued, pipe: self.pipe.clone() });
         self.issued += 1;

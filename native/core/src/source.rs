@@ -2,12 +2,35 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
+use crate::error::{Error, Result};
 use crate::node::{Hole, Time, XattrSet};
+
+/// Why something could not be taken: the source's fault, or something that ends the run.
+#[derive(Debug)]
+pub enum Fault {
+    Source(io::Error),
+    Fatal(Error),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        Fault::Source(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Fatal(error)
+    }
+}
+
+/// A result, or whose fault it is that there is none.
+pub type Read<T> = std::result::Result<T, Fault>;
 
 /// What one `stat` tells, as far as it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,18 +221,26 @@ pub fn read_at(file: BorrowedFd, mut buffer: &mut [u8], mut offset: u64) -> io::
     Ok(done)
 }
 
-/// Reads until `buffer` is full or the stream ends.
-pub fn read_stream(file: BorrowedFd, mut buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads until `buffer` is full or the stream ends. `check` is asked several times a second while nothing comes, and may end it.
+pub fn read_stream(file: BorrowedFd, mut buffer: &mut [u8], check: &dyn Fn() -> Result<()>) -> Read<usize> {
+    use rustix::event::{poll, PollFd, PollFlags, Timespec};
+    let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     let mut done = 0;
     while !buffer.is_empty() {
+        check()?;
+        match poll(&mut [PollFd::from_borrowed_fd(file, PollFlags::IN)], Some(&patience)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(e) => return Err(Fault::Source(e.into())),
+        }
         match rustix::io::read(file, &mut *buffer) {
             Ok(0) => break,
             Ok(len) => {
                 done += len;
                 buffer = &mut buffer[len..];
             }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(e) => return Err(Fault::Source(e.into())),
         }
     }
     Ok(done)
@@ -229,8 +260,4 @@ pub fn now() -> Time {
 /// Opens a path given by the user, following symbolic links.
 pub fn open_path(path: &std::path::Path) -> io::Result<OwnedFd> {
     Ok(fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-pub fn as_fd(file: &OwnedFd) -> BorrowedFd<'_> {
-    file.as_fd()
 }

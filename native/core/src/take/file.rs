@@ -6,18 +6,15 @@ use std::sync::Arc;
 use super::{entry_of, is_settled, lock, Dir, Known, Run, MAX_LISTED};
 use crate::cache::{Place, Row};
 use crate::chunker::IN_PLACE_MAX;
-use crate::content::{cut_arena, Crew, Fault, LargeFile, SEGMENT};
+use crate::content::{cut_arena, Crew, LargeFile, SEGMENT};
 use crate::error::{reason, Error, Result};
-use crate::node::{self, content_of, Content, Entry, List, Sequence, Time, What, Xattrs};
+use crate::node::{self, content_of, Content, Entry, List, Sequence, Time, What, XattrSet, Xattrs};
 use crate::packer::Lane;
 use crate::progress::add;
-use crate::source::{self, Stat};
+use crate::source::{self, Fault, Read, Stat};
 
 /// Files of at least this size are read by several workers.
 pub const SHARED_FILE: u64 = 8 << 20;
-
-/// A result, or whose fault it is that there is none.
-type Read<T> = std::result::Result<T, Fault>;
 
 impl Run<'_> {
     pub(super) fn read_files(&self, lane: &mut Lane, dir: &Arc<Dir>, files: &[(usize, Known)]) -> Result<()> {
@@ -81,7 +78,7 @@ impl Run<'_> {
             }
             let mut entry = entry_of(&after, std::mem::take(&mut row.entry.name));
             entry.what = what;
-            entry.xattrs = self.xattrs(lane, file.as_fd())?;
+            entry.xattrs = self.xattrs(lane, source::xattrs_fd(file.as_fd())?)?;
             *row = Row { trusted: same && is_settled(&after, start), ..self.row(entry, &after, start) };
             if after.links > 1 {
                 let mut links = lock(&self.links);
@@ -169,8 +166,8 @@ impl Run<'_> {
         Ok(content_of(cut_arena(self.packer, self.chunker, lane, start, holes)?))
     }
 
-    fn xattrs(&self, lane: &mut Lane, file: BorrowedFd) -> Read<Option<Box<Xattrs>>> {
-        let mut set = source::xattrs_fd(file)?;
+    /// Attributes as an entry holds them: a long set is stored like content.
+    pub(super) fn xattrs(&self, lane: &mut Lane, mut set: XattrSet) -> Result<Option<Box<Xattrs>>> {
         if set.is_empty() {
             return Ok(None);
         }
@@ -210,7 +207,7 @@ impl Run<'_> {
 
     fn read_stream(&self, lane: &mut Lane, stream: BorrowedFd) -> Read<(u64, Content)> {
         let mut first = vec![0; SEGMENT];
-        let got = source::read_stream(stream, &mut first)?;
+        let got = source::read_stream(stream, &mut first, &|| self.check())?;
         self.read(got as u64);
         first.truncate(got);
         if got < SEGMENT {

@@ -11,12 +11,11 @@ use rustix::fs::FileType;
 use super::file::SHARED_FILE;
 use super::{entry_of, is_settled, lock, same_type, Dir, Known, Run, Taken, Task, Work};
 use crate::cache::{Place, Record, Row};
-use crate::content::Fault;
 use crate::error::{reason, Error, Result};
-use crate::node::{self, Directory, Entry, List, Sequence, Time, What, XattrSet, Xattrs};
+use crate::node::{Directory, Entry, List, Sequence, Time, What};
 use crate::packer::Lane;
 use crate::progress::add;
-use crate::source::{self, Stat};
+use crate::source::{self, Fault, Read, Stat};
 
 /// Directories with more files to read than this are shared among workers.
 const SHARED_FILES: usize = 512;
@@ -75,15 +74,16 @@ impl Run<'_> {
                 return self.part_done(lane, dir);
             }
         };
-        let names = match self.begin(&dir, handle.as_fd()) {
+        let names = match self.begin(lane, &dir, handle.as_fd()) {
             Ok(names) => names,
-            Err(error) => {
+            Err(Fault::Fatal(error)) => return Err(error),
+            Err(Fault::Source(error)) => {
                 self.cannot_enter(&dir, &error)?;
                 return self.part_done(lane, dir);
             }
         };
         let record = self.cache.as_ref().and_then(|cache| cache.record(place));
-        let plan = self.compare(&dir, handle.as_fd(), names, record)?;
+        let plan = self.compare(lane, &dir, handle.as_fd(), names, record)?;
         drop(handle);
         self.start(worker, lane, dir, plan)
     }
@@ -103,7 +103,7 @@ impl Run<'_> {
     }
 
     /// Stat and attributes of the directory itself, and its names.
-    fn begin(&self, dir: &Arc<Dir>, handle: BorrowedFd) -> std::io::Result<Vec<Box<[u8]>>> {
+    fn begin(&self, lane: &mut Lane, dir: &Arc<Dir>, handle: BorrowedFd) -> Read<Vec<Box<[u8]>>> {
         if dir.around {
             return Ok(vec![dir.name.clone()]);
         }
@@ -113,14 +113,15 @@ impl Run<'_> {
         let known = work.known.as_ref().filter(|row| row.trusted && row.ctime == stat.ctime && row.ino == stat.ino);
         work.xattrs = match known {
             Some(row) => row.entry.xattrs.clone(),
-            None => self.short_xattrs(source::xattrs_fd(handle)?)?,
+            None => self.xattrs(lane, source::xattrs_fd(handle)?)?,
         };
         drop(work);
-        source::list(handle)
+        Ok(source::list(handle)?)
     }
 
     fn compare(
         &self,
+        lane: &mut Lane,
         dir: &Arc<Dir>,
         handle: BorrowedFd,
         names: Vec<Box<[u8]>>,
@@ -153,7 +154,7 @@ impl Run<'_> {
                 _ => None,
             };
             dirty |= known.is_none();
-            dirty |= self.plan_entry(dir, handle, &mut plan, &mut counts, name, stat, known, now)?;
+            dirty |= self.plan_entry(lane, dir, handle, &mut plan, &mut counts, name, stat, known, now)?;
         }
         if let (Some(record), Some(cache)) = (&mut record, &self.cache) {
             dirty |= record.has_more(cache);
@@ -197,6 +198,7 @@ impl Run<'_> {
     #[allow(clippy::too_many_arguments)]
     fn plan_entry(
         &self,
+        lane: &mut Lane,
         dir: &Arc<Dir>,
         handle: BorrowedFd,
         plan: &mut Plan,
@@ -251,7 +253,7 @@ impl Run<'_> {
             plan.files.push((at, Known { stat, in_cache }));
             return Ok(true);
         }
-        match self.special(handle, &stat, name) {
+        match self.special(lane, handle, &stat, name) {
             Ok(entry) => plan.rows.push(Some(self.row(entry, &stat, now))),
             Err(Fault::Source(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(Fault::Source(error)) => self.unreadable(dir.path(), &error),
@@ -273,26 +275,14 @@ impl Run<'_> {
     }
 
     /// A symbolic link, FIFO or device.
-    fn special(&self, handle: BorrowedFd, stat: &Stat, name: Box<[u8]>) -> std::result::Result<Entry, Fault> {
+    fn special(&self, lane: &mut Lane, handle: BorrowedFd, stat: &Stat, name: Box<[u8]>) -> Read<Entry> {
         let mut entry = entry_of(stat, name);
         if stat.kind == FileType::Symlink {
             entry.what = What::Symlink(source::read_link(handle, &entry.name)?);
         }
         let set = source::xattrs_at(handle, &entry.name)?;
-        entry.xattrs = self.short_xattrs(set)?;
+        entry.xattrs = self.xattrs(lane, set)?;
         Ok(entry)
-    }
-
-    /// Attributes of things without content of their own; sets too long to stand in place are a file's privilege here.
-    fn short_xattrs(&self, mut set: XattrSet) -> std::io::Result<Option<Box<Xattrs>>> {
-        if set.is_empty() {
-            return Ok(None);
-        }
-        let bytes = node::encode_xattrs(&mut set);
-        if bytes.len() > node::XATTRS_IN_PLACE {
-            return Err(std::io::Error::other("its extended attributes are longer than 4,096 bytes"));
-        }
-        Ok(Some(Box::new(Xattrs::InPlace(bytes.into()))))
     }
 
     /// Reads the files of a directory and sends its children on their way.
