@@ -31,11 +31,12 @@ impl Run<'_> {
             Ok(()) => lock(&dir.work).rows[at] = Some(row),
             // Gone since it was listed: then it is simply not there.
             Err(Fault::Source(error)) if error.kind() == std::io::ErrorKind::NotFound && !dir.around => {
-                self.forget(&known)
+                self.forget(&known, &dir.path_to(&row.entry.name));
             }
             Err(Fault::Source(error)) => {
-                self.unreadable(dir.path_to(&row.entry.name), &error);
-                self.forget(&known);
+                let path = dir.path_to(&row.entry.name);
+                self.forget(&known, &path);
+                self.unreadable(path, &error);
             }
             Err(Fault::Fatal(error)) => return Err(error),
         }
@@ -43,7 +44,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn forget(&self, known: &Known) {
+    /// Takes back what was counted for a file that is not taken after all.
+    fn forget(&self, known: &Known, path: &[u8]) {
+        self.unlink(&known.stat, path);
         let mut report = lock(&self.report);
         report.files -= 1;
         match known.in_cache {

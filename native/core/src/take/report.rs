@@ -42,6 +42,15 @@ impl Run<'_> {
         }
     }
 
+    /// Takes a path that has no entry out of its group of hard links.
+    pub(super) fn unlink(&self, stat: &Stat, path: &[u8]) {
+        if stat.links > 1 {
+            if let Some(group) = lock(&self.links).get_mut(&(stat.dev, stat.ino)) {
+                group.paths.retain(|listed| listed != path);
+            }
+        }
+    }
+
     /// The hard-link table: every path of a group but its smallest, with that smallest.
     pub(super) fn link_table(&self, lane: &mut Lane) -> Result<Option<(u64, Id)>> {
         let mut links: Vec<Link> = Vec::new();

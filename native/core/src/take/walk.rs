@@ -253,11 +253,16 @@ impl Run<'_> {
             plan.files.push((at, Known { stat, in_cache }));
             return Ok(true);
         }
-        match self.special(lane, handle, &stat, name) {
+        match self.special(lane, handle, &stat, name.clone()) {
             Ok(entry) => plan.rows.push(Some(self.row(entry, &stat, now))),
-            Err(Fault::Source(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(Fault::Source(error)) => self.unreadable(dir.path(), &error),
             Err(Fault::Fatal(error)) => return Err(error),
+            Err(Fault::Source(error)) => {
+                let path = dir.path_to(&name);
+                self.unlink(&stat, &path);
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    self.unreadable(path, &error);
+                }
+            }
         }
         Ok(true)
     }
