@@ -12,10 +12,12 @@ pub const MAX_LEVEL: u8 = 12;
 /// Chunk lists and hole maps up to this many items stand in place.
 pub const IN_PLACE_ITEMS: usize = 32;
 /// Attribute sets up to this many bytes stand in place.
-pub const XATTRS_IN_PLACE: usize = 4096;
+pub const XATTRS_IN_PLACE: usize = 2048;
 pub const MAX_XATTRS_LEN: u64 = 16 << 20;
 pub const MAX_PATH_LEN: usize = 1 << 20;
-const MAX_TARGET_LEN: usize = 65_535;
+const MAX_TARGET_LEN: usize = 4095;
+/// A node of a link table ends when its paths have this length.
+const MAX_WEIGHT: usize = 1 << 20;
 const ROOT: u8 = 5;
 
 /// An item of a chunk list. `id` is `ZERO_ID` for a zero run.
@@ -180,8 +182,10 @@ impl Item for Chunk {
     const KIND: u8 = 2;
 
     fn split_hash(&self) -> u64 {
-        // Of a zero run too: all its id's bytes are zero, so that a zero run always ends a leaf.
-        self.id.low64()
+        match self.id {
+            ZERO_ID => checksum(&self.len.to_le_bytes()),
+            id => id.low64(),
+        }
     }
 
     fn put_all(items: &[Chunk], out: &mut Vec<u8>) {
@@ -720,6 +724,7 @@ pub struct Sequence<T> {
 #[derive(Default)]
 struct Level {
     pending: Vec<Child>,
+    weight: usize,
     closed: bool,
     emitted: bool,
 }
@@ -758,7 +763,7 @@ impl<T: Item> Sequence<T> {
         let split = is_split(item.split_hash());
         self.weight += item.weight();
         self.leaf.push(item);
-        if split || self.leaf.len() == MAX_ITEMS || self.weight >= 1 << 20 {
+        if split || self.leaf.len() == MAX_ITEMS || self.weight >= MAX_WEIGHT {
             self.end_leaf(emit)?;
         }
         Ok(())
@@ -779,7 +784,10 @@ impl<T: Item> Sequence<T> {
             self.end_inner(level, emit)?;
         }
         let here = &mut self.levels[level];
-        here.closed = is_split(child.id.low64()) || here.pending.len() + 1 == MAX_ITEMS;
+        if let Key::Bytes(key) = &child.key {
+            here.weight += if T::KIND == Link::KIND { key.len() } else { 0 };
+        }
+        here.closed = is_split(child.id.low64()) || here.pending.len() + 1 == MAX_ITEMS || here.weight >= MAX_WEIGHT;
         here.pending.push(child);
         Ok(())
     }
@@ -789,6 +797,7 @@ impl<T: Item> Sequence<T> {
         let here = &mut self.levels[level];
         let children = std::mem::take(&mut here.pending);
         here.closed = false;
+        here.weight = 0;
         here.emitted = true;
         let id = emit(encode_inner(T::KIND, level as u8 + 1, &children))?;
         let key = match &children[children.len() - 1].key {
