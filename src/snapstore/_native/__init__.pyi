@@ -27,7 +27,9 @@ class Index(Protocol):
 class Keys:
     """The keys of a family: ids always, sealing when there are master keys (the highest epoch seals)."""
 
-    def __new__(cls, family: bytes, secret: bytes = ..., masters: dict[int, bytes] | None = None) -> Keys: ...
+    def __new__(
+        cls, family: bytes, secret: bytes = ..., masters: dict[int, bytes] | None = None
+    ) -> Keys: ...
     @property
     def family(self) -> bytes: ...
     @property
@@ -301,7 +303,9 @@ class PackCheckResult:
 class Reader:
     """Reads trees and content, verifying every block, node and chunk. Thread-safe. Wrong bytes are never returned."""
 
-    def __new__(cls, store: bytes, keys: Keys, index: Index, *, cache_bytes: int = ...) -> Reader: ...
+    def __new__(
+        cls, store: bytes, keys: Keys, index: Index, *, cache_bytes: int = ...
+    ) -> Reader: ...
     def preload(self, packs: Sequence[tuple[int, bytes]]) -> None:
         """Loads the tables of packs (kind, id), so that their chunks are found without the index. Bounded: stops when full.
         Packs that cannot be read are passed over."""
@@ -332,7 +336,9 @@ class Reader:
         root and what is below them (their parent directories come with their metadata). `strip`: with a path of the root that is a directory:
         that directory's contents become `target`. `verify`: read back and compare afterwards.
         Raises TargetNotEmpty, TargetDenied, PathNotFound."""
-    def check_trees(self, roots: Sequence[bytes], *, bad_ids: Sequence[bytes] = ()) -> Task[CheckResult]:
+    def check_trees(
+        self, roots: Sequence[bytes], *, bad_ids: Sequence[bytes] = ()
+    ) -> Task[CheckResult]:
         """Reads every distinct node below `roots` and asks for every chunk; `bad_ids` count as missing."""
     def check_packs(
         self,

@@ -1,0 +1,170 @@
+"""What a case works with: runs, turns, fresh places, and the record of every measurement."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.measure import Command, CommandFailed, run
+from benchmarks.peers import PEERS, Peer, Place
+
+REST_SECONDS = 3.5  # data changed less than 2 s before it is read is not trusted by a stat cache
+REMOVAL_SECONDS = 90  # after removing many files ext4 creates new ones slowly for about a minute
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement: times in seconds, memory and sizes in bytes."""
+
+    step: str
+    tool: str
+    run: int
+    wall: float
+    cpu: float = 0.0
+    resident: int = 0
+    anonymous: int = 0
+    data: int = 0
+    stored: int = 0
+    derived: int = 0  # part of `stored` that is rebuilt from the rest: an index, a cache
+
+
+@dataclass
+class Bench:
+    """One case being measured. Folders live below `work`/runs until `sweep`."""
+
+    case: str
+    work: Path
+    usable: frozenset[str]
+    planned: int
+    run: int = 0
+    records: list[Record] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def runs(self) -> Iterator[int]:
+        """Numbers of the runs. After each, stores go away; restored trees stay until `sweep`."""
+        for number in range(self.planned):
+            self.run = number
+            yield number
+            self._remove_stores()
+
+    def turn(self, *names: str) -> list[Peer]:
+        """The usable tools among `names`; each run starts with another one of them."""
+        peers = [PEERS[name] for name in names if name in self.usable]
+        first = self.run % len(peers) if peers else 0
+        return peers[first:] + peers[:first]
+
+    def place(self, peer: Peer) -> Place:
+        """This run's place of a tool; a new one in every run."""
+        return Place(self._folder / peer.name.replace(" ", ""))
+
+    def shared_place(self, peer: Peer) -> Place:
+        """A tool's place for all runs of the case."""
+        return Place(self.work / "runs" / self.case / "shared" / peer.name.replace(" ", ""))
+
+    def target(self, peer: Peer, step: str) -> Path:
+        """A new empty folder to restore into."""
+        target = self._folder / f"{peer.name.replace(' ', '')}-{step.replace(' ', '-')}"
+        target.mkdir(parents=True)
+        return target
+
+    @property
+    def _folder(self) -> Path:
+        return self.work / "runs" / self.case / str(self.run)
+
+    def prepare(self, command: Command | None) -> None:
+        """Execute without measuring; a failure shows again in the step that needed it."""
+        if command:
+            try:
+                run(command)
+            except CommandFailed as error:
+                self._failed("preparation", error)
+
+    def measure(
+        self, step: str, peer: Peer, command: Command, *, data: int = 0, place: Place | None = None
+    ) -> None:
+        """Execute and record. With `place`, the size of its store afterwards is recorded too."""
+        self.settle()
+        try:
+            usage = run(command)
+        except CommandFailed as error:
+            self._failed(f"{step}, {peer.name}", error)
+            return
+        record = Record(
+            *(step, peer.name, self.run, usage.wall_seconds, usage.cpu_seconds),
+            *(usage.resident_bytes, usage.anonymous_bytes, data),
+        )
+        if place:
+            derived = peer.derived(place)
+            record = replace(
+                record,
+                stored=allocated(place.store),
+                derived=allocated(derived) if derived else 0,
+            )
+        self.add(record)
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+        size = f"  store {record.stored / 1e6:9.1f} MB" if record.stored else ""
+        print(
+            f"  {record.run + 1}/{self.planned} {record.step:20} {record.tool:11}"
+            f" {record.wall:8.2f} s  cpu {record.cpu:8.2f} s"
+            f"  anonymous {record.anonymous / 1e6:7.1f} MB{size}",
+            flush=True,
+        )
+
+    def check_restored(self, peer: Peer, source: Path, target: Path) -> None:
+        """Report a restored tree that is not equal to its source."""
+        found = [path for path in (target, *target.rglob(source.name)) if path.name == source.name]
+        compare = ("rsync", "-rlpn", "--checksum", "--delete", "--itemize-changes")
+        argv = (*compare, f"{source}/", f"{found[0] if found else target}/")
+        differences = subprocess.run(argv, capture_output=True, text=True).stdout
+        if differences:
+            few = "\n".join(differences.splitlines()[:5])
+            self._failed(f"restore, {peer.name}", ValueError(f"not equal to its source:\n{few}"))
+
+    def rest(self) -> None:
+        """Let freshly written data reach the disk and grow old enough to be trusted."""
+        self.settle()
+        time.sleep(REST_SECONDS)
+
+    def settle(self) -> None:
+        """Write back what came before, so that it is not paid for by what comes next."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        subprocess.run(("sync", "-f", str(self.work)), check=True)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.failures.append(what)
+        print(f"  FAILED {what}: {error}", flush=True)
+
+    def _remove_stores(self) -> None:
+        for peer in PEERS.values():
+            if not peer.many_files:
+                shutil.rmtree(self.place(peer).root, ignore_errors=True)
+
+
+def allocated(path: Path) -> int:
+    """Bytes on disk of a file or of a folder and all in it."""
+    if not path.exists():
+        return 0
+    inside = path.rglob("*") if path.is_dir() else ()
+    return sum(each.lstat().st_blocks * 512 for each in (path, *inside))
+
+
+def sweep(work: Path) -> None:
+    """Remove everything that cases left behind, and remember when."""
+    shutil.rmtree(work / "runs", ignore_errors=True)
+    (work / "removed").touch()
+
+
+def await_calm(work: Path) -> None:
+    """Wait until the last removal of many files no longer slows the creation of new ones."""
+    removed = work / "removed"
+    if removed.exists():
+        left = removed.stat().st_mtime + REMOVAL_SECONDS - time.time()
+        if left > 0:
+            print(f"waiting {left:.0f} s after the last removal of many files", flush=True)
+            time.sleep(left)

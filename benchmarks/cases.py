@@ -1,0 +1,311 @@
+"""The cases: which data, which tools in which order, and what must be reached.
+
+Within a run every tool takes its turn at a step before any tool goes on to the next, and each run
+starts with another tool.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import datasets, targets
+from benchmarks.bench import Bench, Record
+from benchmarks.datasets import Dataset
+from benchmarks.peers import PEERS, Snap
+from benchmarks.targets import Target
+
+STORES = ("snap", "restic", "borg")
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Case:
+    """`measure` fills the bench with records; `targets` judge them."""
+
+    name: str
+    text: str
+    tools: tuple[str, ...]
+    measure: Callable[[Bench], None]
+    targets: tuple[Target, ...]
+    data: str = ""  # the dataset whose facts the report shows
+    at_least: int = 1  # runs, where a single one takes milliseconds
+    at_most: int = 1000
+    on_request: bool = False
+
+
+def _create(bench: Bench, step: str, tools: tuple[str, ...], source: Path, size: int) -> None:
+    """One step: each tool takes a snapshot into its place of this run."""
+    for peer in bench.turn(*tools):
+        place = bench.place(peer)
+        if not place.store.exists():
+            place.root.mkdir(parents=True, exist_ok=True)
+            bench.prepare(peer.init(place))
+        command = peer.create(place, source, step.replace(" ", "-"))
+        bench.measure(step, peer, command, data=size, place=place)
+
+
+def _start(bench: Bench, data: Dataset) -> int:
+    """Bring the data to its first version; returns its size in bytes."""
+    data.switch(1)
+    data.warm()
+    bench.rest()
+    size = data.facts["bytes"]
+    assert isinstance(size, int)
+    return size
+
+
+def kernel_create(bench: Bench) -> None:
+    data = datasets.kernel(bench.work)
+    for _ in bench.runs():
+        size = _start(bench, data)
+        everyone = (*STORES, "mksquashfs", "tar+zstd", "rsync")
+        _create(bench, "create", everyone, data.live, size)
+        _create(bench, "again", (*STORES, "rsync", "find"), data.live, size)
+        data.switch(2)
+        bench.rest()
+        _create(bench, "second version", (*STORES, "rsync"), data.live, size)
+
+
+def kernel_restore(bench: Bench) -> None:
+    data = datasets.kernel(bench.work)
+    _start(bench, data)
+    archives = (*STORES, "mksquashfs", "tar+zstd")
+    for peer in bench.turn(*archives):
+        place = bench.shared_place(peer)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place))
+        bench.prepare(peer.create(place, data.live, "first"))
+    for number in bench.runs():
+        for peer in bench.turn(*archives, "cp -a"):
+            if peer.name == "cp -a":
+                bench.measure("restore", peer, peer.create(bench.place(peer), data.live, "tree"))
+                continue
+            target = bench.target(peer, "restore")
+            command = peer.restore(bench.shared_place(peer), target, "first")
+            bench.measure("restore", peer, command)
+            if number == 0 and peer.name == targets.OURS:
+                bench.check_restored(peer, data.live, target)
+
+
+def image_create(bench: Bench) -> None:
+    data = datasets.image(bench.work)
+    for _ in bench.runs():
+        size = _start(bench, data)
+        _create(bench, "create", (*STORES, "mksquashfs"), data.live, size)
+        data.switch(2)
+        data.warm()
+        bench.rest()
+        _create(bench, "second version", STORES, data.live, size)
+
+
+def blob_create(bench: Bench) -> None:
+    data = datasets.blob(bench.work)
+    for _ in bench.runs():
+        size = _start(bench, data)
+        _create(bench, "create", (*STORES, "dd"), data.live, size)
+        _create(bench, "another name", STORES, data.root / "same.bin", size)
+        data.switch(2)
+        data.warm()
+        bench.rest()
+        _create(bench, "edited", STORES, data.live, size)
+
+
+def tiny_create(bench: Bench) -> None:
+    data = datasets.tiny(bench.work)
+    for _ in bench.runs():
+        size = _start(bench, data)
+        _create(bench, "create", (*STORES, "tar+zstd"), data.live, size)
+        _create(bench, "again", (*STORES, "find"), data.live, size)
+        data.switch(2)
+        bench.rest()
+        _create(bench, "second version", STORES, data.live, size)
+
+
+def memory_stream(bench: Bench) -> None:
+    """The peer is shown once only: its 20 GiB take minutes."""
+    datasets.kernel(bench.work)
+    for number in bench.runs():
+        for gibibytes in (1, 20):
+            for peer in bench.turn("snap", *(("restic",) if number == 0 else ())):
+                _stream(bench, peer.name, gibibytes)
+
+
+def _stream(bench: Bench, tool: str, gibibytes: int) -> None:
+    peer = PEERS[tool]
+    place = bench.place(peer)
+    if not place.store.exists():
+        place.root.mkdir(parents=True, exist_ok=True)
+        bench.prepare(peer.init(place))
+    size = gibibytes * GIB
+    feeder = (sys.executable, "-m", "benchmarks.stream", "--work", str(bench.work))
+    command = peer.create_stream(place, (*feeder, "--bytes", str(size)), f"stream-{gibibytes}")
+    bench.measure(f"create {gibibytes} GiB", peer, command, data=size, place=place)
+    target = bench.target(peer, f"restore {gibibytes} GiB")
+    command = peer.restore(place, target, f"stream-{gibibytes}")
+    bench.measure(f"restore {gibibytes} GiB", peer, command, data=size)
+    for path in target.rglob("*"):
+        if path.is_file():
+            path.unlink()  # one large file: no later step creates many, and space is dear
+
+
+def memory_tree(bench: Bench) -> None:
+    small, large = datasets.kernel(bench.work), datasets.laps(bench.work)
+    for _ in bench.runs():
+        for step, data in (("create 1.3 GB tree", small), ("create 20 GB tree", large)):
+            size = data.facts["bytes"]
+            assert isinstance(size, int)
+            bench.rest()
+            _create(bench, step, ("snap",), data.live, size)
+
+
+def startup(bench: Bench) -> None:
+    source = Path(__file__).parent / "README.md"
+    for peer in bench.turn(*STORES):
+        place = bench.shared_place(peer)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place))
+        bench.prepare(peer.create(place, source, "first"))
+    for _ in bench.runs():
+        for peer in bench.turn(*STORES):
+            place = bench.shared_place(peer)
+            bench.measure("list", peer, peer.listing(place))
+            if isinstance(peer, Snap):
+                bench.measure("--help", peer, peer.help(place))
+
+
+def index(bench: Bench) -> None:
+    """The index measures itself, in a process of its own, and prints one line per million."""
+    command = (sys.executable, "-m", "benchmarks.index_curve", "--json", "--work", str(bench.work))
+    for number in bench.runs():
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            bench.failures.append("index")
+        for line in done.stdout.splitlines():
+            point = json.loads(line)
+            for step in ("insert", "lookup"):
+                bench.add(
+                    Record(
+                        f"{step} at {point['entries'] / 1e6:g} M",
+                        *(targets.OURS, number, point[f"{step}_seconds"], 0.0),
+                        *(point["resident"], point["anonymous"]),
+                        data=point[f"{step}s"],
+                        stored=point["stored"],
+                    )
+                )
+
+
+CASES = (
+    Case(
+        "kernel-create",
+        "A Linux source tree: first create, nothing changed, a later package version",
+        (*STORES, "mksquashfs", "tar+zstd", "rsync", "find"),
+        kernel_create,
+        (
+            targets.within("create", "tar+zstd", 1.25),
+            targets.faster("create", "restic", 3.5),
+            targets.faster("again", "restic", 8),
+            targets.seconds("again", 0.5),
+            targets.faster("second version", "restic", 5),
+            targets.smaller("second version", 20),
+            targets.memory("create"),
+        ),
+        data="kernel",
+    ),
+    Case(
+        "kernel-restore",
+        "The same tree, restored to a new directory",
+        (*STORES, "mksquashfs", "tar+zstd", "cp -a"),
+        kernel_restore,
+        (
+            targets.faster("restore", "restic", 3),
+            targets.within("restore", "cp -a", 0.7),
+            targets.within("restore", "mksquashfs", 1),
+            targets.memory("restore"),
+        ),
+        data="kernel",
+    ),
+    Case(
+        "image",
+        "A 4 GiB disk image, then after packages were removed and installed in it",
+        (*STORES, "mksquashfs"),
+        image_create,
+        (
+            targets.faster("create", "restic", 3),
+            targets.within("create", "mksquashfs", 1),
+            targets.smaller("second version", 3),
+            targets.memory("create"),
+        ),
+        data="image",
+    ),
+    Case(
+        "blob",
+        "2 GiB that do not compress; the same bytes under another name; 200 insertions",
+        (*STORES, "dd"),
+        blob_create,
+        (
+            targets.faster("create", "dd", 0.9),
+            targets.throughput("another name", 2),
+            targets.growth("another name", "edited", "restic", 0.5),
+        ),
+        data="blob",
+    ),
+    Case(
+        "tiny",
+        "200 000 files of 50 to 4 000 bytes",
+        (*STORES, "tar+zstd", "find"),
+        tiny_create,
+        (
+            targets.faster("create", "restic", 4),
+            targets.faster("again", "restic", 8),
+            targets.smaller("second version", 30),
+            targets.memory("create"),
+        ),
+        data="tiny",
+    ),
+    Case(
+        "memory",
+        "A stream of real text, 1 and 20 GiB, created and restored",
+        ("snap", "restic"),
+        memory_stream,
+        (
+            *(targets.memory(f"{verb} 20 GiB") for verb in ("create", "restore")),
+            *(
+                targets.flat_memory(f"{verb} 1 GiB", f"{verb} 20 GiB", 1.2)
+                for verb in ("create", "restore")
+            ),
+        ),
+    ),
+    Case(
+        "memory-tree",
+        "1.3 GB in 79 thousand files against 20 GB in 1.2 million (on request: 22 GB of data)",
+        ("snap",),
+        memory_tree,
+        (
+            targets.memory("create 20 GB tree"),
+            targets.flat_memory("create 1.3 GB tree", "create 20 GB tree", 1.2),
+        ),
+        data="laps",
+        on_request=True,
+    ),
+    Case(
+        "startup",
+        "How long the command takes to do next to nothing",
+        STORES,
+        startup,
+        (targets.seconds("list", 0.15), targets.seconds("--help", 0.15)),
+        at_least=11,
+    ),
+    Case(
+        "index",
+        "The index by itself, while it grows",
+        ("snap",),
+        index,
+        (targets.rate("insert at 10 M", 100_000), targets.rate("lookup at 10 M", 300_000)),
+        at_most=1,
+    ),
+)

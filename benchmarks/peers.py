@@ -1,0 +1,311 @@
+"""The tools under comparison: how each makes a store, takes a snapshot and gives it back.
+
+A peer only builds commands; `measure.run` executes them. A `Place` is a fresh folder per tool and
+run, holding the store and a home of its own, so that no cache of an earlier run helps.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import Command
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one tool works in one run."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        home = self.root / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        folders = {f"XDG_{name}_HOME": str(home / name) for name in ("CACHE", "DATA", "STATE")}
+        return {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "CONFIG"), **folders}
+
+
+class Peer(ABC):
+    """One tool. `name` is what tables show; `package` is what Debian calls it."""
+
+    name: str
+    package: str
+    executables: tuple[str, ...]
+    many_files = False  # whether its store holds a file for each file of the source
+
+    def version(self) -> str:
+        """As the packaging system knows it."""
+        query = ("dpkg-query", "-W", "-f=${Version}", self.package)
+        return subprocess.run(query, capture_output=True, text=True).stdout or "unknown"
+
+    def problem(self) -> str | None:
+        """Why this tool cannot be used here, if it cannot."""
+        missing = [name for name in self.executables if shutil.which(name) is None]
+        return f"{', '.join(missing)} not found" if missing else None
+
+    def init(self, place: Place) -> Command | None:
+        """Makes an empty store; None where the tool has no such step."""
+        return None
+
+    @abstractmethod
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        """Takes a snapshot of `source`. Called again on the same place it uses what it kept."""
+
+    def restore(self, place: Place, target: Path, name: str) -> Command:
+        """Writes snapshot `name` below the empty folder `target`."""
+        raise NotImplementedError(self.name)
+
+    def listing(self, place: Place) -> Command:
+        """Prints the snapshots."""
+        raise NotImplementedError(self.name)
+
+    def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
+        """Takes a snapshot of what `feed` prints."""
+        raise NotImplementedError(self.name)
+
+    def derived(self, place: Place) -> Path | None:
+        """The part of the store that is rebuilt from the rest, if there is one."""
+        return None
+
+
+class Snap(Peer):
+    """Ours. The command is SNAP_BENCH_COMMAND, or that of the project's virtual environment."""
+
+    name = "snap"
+    package = "snapstore"
+    executables = ()
+
+    def __init__(self) -> None:
+        default = str(PROJECT / ".venv" / "bin" / "snap")
+        self.command = tuple(shlex.split(os.environ.get("SNAP_BENCH_COMMAND", default)))
+
+    def version(self) -> str:
+        done = subprocess.run((*self.command, "--version"), capture_output=True, text=True)
+        return done.stdout.strip() or "unknown"
+
+    def problem(self) -> str | None:
+        try:
+            done = subprocess.run((*self.command, "--help"), capture_output=True, text=True)
+        except OSError as error:
+            return str(error)
+        return done.stderr.strip()[-300:] or "--help fails" if done.returncode else None
+
+    def _run(self, place: Place, *arguments: str | Path) -> Command:
+        argv = (*self.command, "-s", str(place.store), *map(str, arguments))
+        return Command(argv, place.environment)
+
+    def init(self, place: Place) -> Command:
+        return self._run(place, "init")
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        source_arguments = ("--image", source) if source.suffix == ".img" else (source,)
+        return self._run(place, "create", *source_arguments, "--name", name)
+
+    def restore(self, place: Place, target: Path, name: str) -> Command:
+        return self._run(place, "restore", "latest", "--target", target)
+
+    def listing(self, place: Place) -> Command:
+        return self._run(place, "list")
+
+    def help(self, place: Place) -> Command:
+        return Command((*self.command, "--help"), place.environment)
+
+    def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
+        command = self._run(place, "create", "--stdin", "stream", "--name", name)
+        return Command(command.argv, command.env, feed=feed)
+
+    def derived(self, place: Place) -> Path:
+        return place.store / "local"
+
+
+class Restic(Peer):
+    """Encryption cannot be turned off. Compression `auto` is its default, about zstd-3; repository
+    version 2 is what makes compression possible at all in older releases."""
+
+    name = "restic"
+    package = "restic"
+    executables = ("restic",)
+
+    def _run(self, place: Place, *arguments: str | Path) -> Command:
+        argv = ("restic", "--quiet", "--compression", "auto", *map(str, arguments))
+        secret = {"RESTIC_PASSWORD": "benchmark", "RESTIC_REPOSITORY": str(place.store)}
+        return Command(argv, {**place.environment, **secret})
+
+    def init(self, place: Place) -> Command:
+        return self._run(place, "init", "--repository-version", "2")
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        return self._run(place, "backup", "--tag", name, source)
+
+    def restore(self, place: Place, target: Path, name: str) -> Command:
+        return self._run(place, "restore", "latest", "--tag", name, "--target", target)
+
+    def listing(self, place: Place) -> Command:
+        return self._run(place, "snapshots")
+
+    def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
+        command = self._run(place, "backup", "--tag", name, "--stdin")
+        return Command(command.argv, command.env, feed=feed)
+
+
+class Borg(Peer):
+    """Without encryption, at zstd-3, with its files cache (change time, size and inode)."""
+
+    name = "borg"
+    package = "borgbackup"
+    executables = ("borg",)
+
+    def _run(
+        self,
+        place: Place,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        feed: tuple[str, ...] | None = None,
+    ) -> Command:
+        unattended = {
+            "BORG_BASE_DIR": str(place.root / "home"),
+            "BORG_REPO": str(place.store),
+            "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+        }
+        environment = {**place.environment, **unattended}
+        return Command(("borg", *map(str, arguments)), environment, cwd, feed)
+
+    def init(self, place: Place) -> Command:
+        return self._run(place, "init", "--encryption", "none")
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        return self._run(place, "create", "-C", "zstd,3", f"::{name}", source)
+
+    def restore(self, place: Place, target: Path, name: str) -> Command:
+        return self._run(place, "extract", f"::{name}", cwd=target)
+
+    def listing(self, place: Place) -> Command:
+        return self._run(place, "list")
+
+    def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
+        return self._run(place, "create", "-C", "zstd,3", f"::{name}", "-", feed=feed)
+
+
+class Squashfs(Peer):
+    """A compressed read-only file system in one file; not synced at its end."""
+
+    name = "mksquashfs"
+    package = "squashfs-tools"
+    executables = ("mksquashfs", "unsquashfs")
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        options = ("-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-no-progress")
+        return Command(("mksquashfs", str(source), str(_file(place, name)), *options))
+
+    def restore(self, place: Place, target: Path, name: str) -> Command:
+        command = ("unsquashfs", "-no-progress", "-quiet", "-force", "-dest", str(target))
+        return Command((*command, str(_file(place, name))))
+
+
+class TarZstd(Peer):
+    """tar through zstd on all cores, then `sync -f`, since neither makes its output durable."""
+
+    name = "tar+zstd"
+    package = "zstd"
+    executables = ("tar", "zstd")
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        output = shlex.quote(str(_file(place, name)))
+        tar = shlex.join(("tar", "-C", str(source.parent), "-cf", "-", source.name))
+        return _shell(f"{tar} | zstd -q -T0 -3 -o {output} && sync -f {output}")
+
+    def restore(self, place: Place, target: Path, name: str) -> Command:
+        archive = shlex.quote(str(_file(place, name)))
+        return _shell(f"zstd -q -dc {archive} | tar -C {shlex.quote(str(target))} -xf -")
+
+
+class Copy(Peer):
+    """cp -a: what a restore costs when nothing has to be decoded."""
+
+    name = "cp -a"
+    package = "coreutils"
+    executables = ("cp",)
+    many_files = True
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        return Command(("cp", "-a", str(source), str(_file(place, name))))
+
+
+class Rsync(Peer):
+    name = "rsync"
+    package = "rsync"
+    executables = ("rsync",)
+    many_files = True
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        _file(place, "copy")
+        return Command(("rsync", "-a", str(source), str(place.store / "copy")))
+
+
+class Dd(Peer):
+    """A plain copy of one file, forced to the disk."""
+
+    name = "dd"
+    package = "coreutils"
+    executables = ("dd",)
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        files = (f"if={source}", f"of={_file(place, name)}")
+        return Command(("dd", *files, "bs=1M", "conv=fsync", "status=none"))
+
+
+class Find(Peer):
+    """The least that seeing no change can cost: one look at every file's times."""
+
+    name = "find"
+    package = "findutils"
+    executables = ("find",)
+
+    def create(self, place: Place, source: Path, name: str) -> Command:
+        return Command(("find", str(source), "-printf", "%s %T@\\n"))
+
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (Snap(), Restic(), Borg(), Squashfs(), TarZstd(), Copy(), Rsync(), Dd(), Find())
+}
+
+
+def install(names: set[str]) -> dict[str, str]:
+    """Install what is missing, if we may; returns the tools that cannot be used, with reasons."""
+    missing = [PEERS[name] for name in sorted(names) if PEERS[name].problem()]
+    packages = [peer.package for peer in missing if peer.name != "snap"]
+    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"installing {' '.join(packages)}", file=sys.stderr)
+        command = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *packages)
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    problems = {peer.name: peer.problem() for peer in missing}
+    advice = f" (as root: apt-get install {' '.join(packages)})" if packages else ""
+    return {
+        name: problem + (advice if name != "snap" else "")
+        for name, problem in problems.items()
+        if problem
+    }
+
+
+def _file(place: Place, name: str) -> Path:
+    """Path of a single-file result; its folder exists afterwards."""
+    place.store.mkdir(parents=True, exist_ok=True)
+    return place.store / name
+
+
+def _shell(script: str) -> Command:
+    return Command(("bash", "-o", "pipefail", "-c", script))

@@ -1,0 +1,167 @@
+"""snapstore: a content-addressed snapshot store.
+
+    import snapstore
+    with snapstore.open("/backup/store") as store:
+        snapshot = store.create("/srv/app", name="before-deploy").snapshot
+
+The public names are those in `__all__`; they are loaded on first use, so that importing this is
+cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snapstore.api import Store, init, open
+    from snapstore.base.errors import (
+        AmbiguousReference,
+        Cancelled,
+        CheckFailed,
+        CommandFailed,
+        DamagedObject,
+        IndexDamaged,
+        InvalidArgument,
+        NoSpace,
+        NotAStore,
+        OperationDenied,
+        OperationTimeout,
+        PathNotFound,
+        SnapshotNotFound,
+        SnapstoreError,
+        SourceNotFound,
+        SourceUnreadable,
+        StorageError,
+        StoreBusy,
+        StoreExists,
+        StoreFailed,
+        StoreForked,
+        StoreNotFound,
+        StoreReadOnly,
+        StoreTooNew,
+        TargetDenied,
+        TargetInvalid,
+        TargetNotEmpty,
+        WrongPassword,
+    )
+    from snapstore.base.progress import Progress
+    from snapstore.model.config import Config
+    from snapstore.model.results import (
+        CheckProblem,
+        CheckReport,
+        CreateResult,
+        ListedEntry,
+        ReindexResult,
+        RestoreResult,
+        StoreStats,
+        Stream,
+    )
+    from snapstore.model.snapshot import Root, Snapshot
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "snapstore.api": ("Store", "init", "open"),
+    "snapstore.base.errors": (
+        "AmbiguousReference",
+        "Cancelled",
+        "CheckFailed",
+        "CommandFailed",
+        "DamagedObject",
+        "IndexDamaged",
+        "InvalidArgument",
+        "NoSpace",
+        "NotAStore",
+        "OperationDenied",
+        "OperationTimeout",
+        "PathNotFound",
+        "SnapshotNotFound",
+        "SnapstoreError",
+        "SourceNotFound",
+        "SourceUnreadable",
+        "StorageError",
+        "StoreBusy",
+        "StoreExists",
+        "StoreFailed",
+        "StoreForked",
+        "StoreNotFound",
+        "StoreReadOnly",
+        "StoreTooNew",
+        "TargetDenied",
+        "TargetInvalid",
+        "TargetNotEmpty",
+        "WrongPassword",
+    ),
+    "snapstore.base.progress": ("Progress",),
+    "snapstore.model.config": ("Config",),
+    "snapstore.model.results": (
+        "CheckProblem",
+        "CheckReport",
+        "CreateResult",
+        "ListedEntry",
+        "ReindexResult",
+        "RestoreResult",
+        "StoreStats",
+        "Stream",
+    ),
+    "snapstore.model.snapshot": ("Root", "Snapshot"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])
+
+
+__all__ = [
+    "AmbiguousReference",
+    "Cancelled",
+    "CheckFailed",
+    "CheckProblem",
+    "CheckReport",
+    "CommandFailed",
+    "Config",
+    "CreateResult",
+    "DamagedObject",
+    "IndexDamaged",
+    "InvalidArgument",
+    "ListedEntry",
+    "NoSpace",
+    "NotAStore",
+    "OperationDenied",
+    "OperationTimeout",
+    "PathNotFound",
+    "Progress",
+    "ReindexResult",
+    "RestoreResult",
+    "Root",
+    "Snapshot",
+    "SnapshotNotFound",
+    "SnapstoreError",
+    "SourceNotFound",
+    "SourceUnreadable",
+    "StorageError",
+    "Store",
+    "StoreBusy",
+    "StoreExists",
+    "StoreFailed",
+    "StoreForked",
+    "StoreNotFound",
+    "StoreReadOnly",
+    "StoreStats",
+    "StoreTooNew",
+    "Stream",
+    "TargetDenied",
+    "TargetInvalid",
+    "TargetNotEmpty",
+    "WrongPassword",
+    "init",
+    "open",
+]

@@ -1,0 +1,369 @@
+"""The public face: `open` and `init` give a `Store`, whose methods are all that can be done with
+it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import snapstore
+from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
+from snapstore.base.progress import Observer, Progress
+from snapstore.base.units import Duration, duration_s
+from snapstore.model import times
+from snapstore.model.config import Config
+from snapstore.model.results import (
+    CheckProblem,
+    CheckReport,
+    CreateResult,
+    ListedEntry,
+    ReindexResult,
+    RestoreResult,
+    StoreStats,
+    Stream,
+)
+from snapstore.model.snapshot import Root, Snapshot
+from snapstore.ops import check as checking
+from snapstore.ops import create as creating
+from snapstore.ops import listing
+from snapstore.ops import reindex as reindexing
+from snapstore.ops import restore as restoring
+from snapstore.ops import stats as counting
+from snapstore.repository.keys import Password
+from snapstore.repository.open import Repository, new_id
+
+__all__ = [
+    "CheckProblem",
+    "CheckReport",
+    "Config",
+    "CreateResult",
+    "ListedEntry",
+    "Progress",
+    "ReindexResult",
+    "RestoreResult",
+    "Root",
+    "Snapshot",
+    "Store",
+    "StoreStats",
+    "Stream",
+    "init",
+    "open",
+]
+
+Path_ = str | bytes | os.PathLike[str]
+TOOL = f"snapstore {snapstore.__version__}"
+
+
+def init(
+    path: str | os.PathLike[str],
+    *,
+    compression: str = "default",
+    block_bytes: int | None = None,
+    chunk_bytes: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> "Store":
+    """Makes a store at `path`, which must be missing or an empty directory, and opens it.
+
+    `compression`: fast, default, small or none, the default of its creates. `block_bytes`: how much
+    is compressed as one (64 KiB to 4 MiB); `chunk_bytes`: average size of what is kept once (a
+    power of two, 8 KiB to 1 MiB). Neither can be changed later. Raises StoreExists,
+    InvalidArgument, NoSpace, StorageError.
+    """
+    config = Config.new(
+        new_id(),
+        new_id(),
+        TOOL,
+        compression=compression,
+        chunk_bytes=chunk_bytes,
+        block_bytes=block_bytes,
+    )
+    return Store(Repository.init(Path(path), config, cache_dir=_path(cache_dir)))
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    mode: Literal["r", "rw"] = "rw",
+    cache_dir: str | os.PathLike[str] | None = None,
+    password: Password | None = None,
+) -> "Store":
+    """Opens the store at `path`.
+
+    `mode`: with "r" no object of the store is written, no lease taken; "rw" becomes that where the
+    medium cannot be written (`Store.writable`). `cache_dir`: where what is derived goes when it
+    cannot be in the store (network file system, read-only medium, writable by others); without it,
+    such an index is temporary. `password`: bytes or a function that gives them, for a sealed store.
+    Raises StoreNotFound, NotAStore, StoreTooNew, WrongPassword, StorageError.
+    """
+    if mode not in ("r", "rw"):
+        raise InvalidArgument(f"a store cannot be opened in the mode {mode!r}")
+    repository = Repository.open(
+        Path(path), mode=mode, cache_dir=_path(cache_dir), password=password
+    )
+    return Store(repository)
+
+
+class Store:
+    """An open store. A context manager; usable from several threads at once, but not after a fork.
+
+    After `close` every call raises StoreFailed; in a forked process, StoreForked.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._opened: Repository | None = repository
+        self._pid = os.getpid()
+        self.path: Path = repository.path
+        self.id: str = repository.config.store.hex()
+        self.writable: bool = repository.writable
+        self.config: Config = repository.config
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Makes what is derived durable and lets go of the store. Closing twice is fine."""
+        repository, self._opened = self._opened, None
+        if repository is not None and os.getpid() == self._pid:
+            repository.close()
+
+    @property
+    def _repository(self) -> Repository:
+        if os.getpid() != self._pid:
+            raise StoreForked(
+                "the store was opened before this process was forked",
+                hint="open the store again in the new process",
+            )
+        if self._opened is None:
+            raise StoreFailed("the store was closed")
+        return self._opened
+
+    # Taking
+
+    def create(
+        self,
+        *paths: Path_,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        host: str | None = None,
+        time: times.Time | None = None,
+        parent: str | None = None,
+        images: Sequence[Path_] = (),
+        streams: Sequence[Stream] = (),
+        exclude: Sequence[str | bytes] = (),
+        exclude_files: Sequence[Path_] = (),
+        one_file_system: bool = False,
+        skip_if_unchanged: bool = False,
+        dry_run: bool = False,
+        rehash: bool = False,
+        ignore_inode: bool = False,
+        compression: str | None = None,
+        kind: str = "user",
+        created_by: Mapping[str, Any] | None = None,
+        progress: Observer | None = None,
+    ) -> CreateResult:
+        """Takes a snapshot of paths, images and streams. It exists entirely or not at all.
+
+        `paths`: files and directories, symbolic links not followed; the same path twice is taken
+        once. `images`: block devices and files whose contents are taken. `streams`: see Stream.
+        `metadata`: JSON values with integers. `source`: the series (else host and paths); its
+        newest snapshot becomes the parent unless `parent` names one. `time`: datetime, nanoseconds
+        since 1970, ISO 8601 or `now-2d`. `exclude`: gitignore lines. `rehash` reads every file,
+        whatever its times say; `ignore_inode` does not, only because inode or ctime changed.
+        `skip_if_unchanged`: no new snapshot when all roots are as in the parent. `dry_run` reads
+        everything and writes nothing. `progress` is called about ten times a second from the
+        calling thread.
+
+        Files that cannot be read are listed in the result, and the snapshot is partial. Raises
+        SourceNotFound, CommandFailed, InvalidArgument, StoreReadOnly, StoreBusy, NoSpace,
+        StorageError, Cancelled; then there is no snapshot, but what was packed is not packed again.
+        """
+        repository = self._repository
+        plan = creating.plan(
+            repository,
+            paths,
+            images=images,
+            streams=streams,
+            source=source,
+            host=host,
+            exclude=exclude,
+            exclude_files=exclude_files,
+            created_by=created_by,
+            name=name,
+            description=description,
+            tags=tags,
+            metadata=metadata,
+            kind=kind,
+            tool=TOOL,
+            time_ns=None if time is None else times.time_ns(time),
+            parent=None if parent is None else self.get(parent),
+            one_file_system=one_file_system,
+            skip_if_unchanged=skip_if_unchanged,
+            dry_run=dry_run,
+            rehash=rehash,
+            ignore_inode=ignore_inode,
+            compression=compression,
+        )
+        return creating.create(repository, plan, progress)
+
+    # Looking
+
+    def snapshots(
+        self,
+        *,
+        source: str | None = None,
+        host: str | None = None,
+        tag: str | None = None,
+        name: str | None = None,
+        kind: str | None = None,
+        partial: bool | None = None,
+        order: str = "-created_at",
+        limit: int | None = None,
+        all: bool = False,
+    ) -> list[Snapshot]:
+        """Snapshots that match every filter; without `kind` and `all` only those made by users.
+
+        `order`: created_at, name, source, host or size_bytes, with a minus for descending. One that
+        cannot be read is listed with another `status` than "ready".
+        """
+        return listing.snapshots(
+            self._repository,
+            source=source,
+            host=host,
+            tag=tag,
+            name=name,
+            kind=kind,
+            partial=partial,
+            order=order,
+            limit=limit,
+            all=all,
+        )
+
+    def get(self, ref: str) -> Snapshot:
+        """The snapshot that `ref` names: `latest`, `latest~2`, a name, an id or 4 or more digits of
+        its beginning.
+
+        `latest` is the newest complete user snapshot of this host. Raises SnapshotNotFound,
+        AmbiguousReference.
+        """
+        return listing.get(self._repository, ref)
+
+    def find_one(self, ref: str) -> Snapshot | None:
+        """As `get`, but None when there is no such snapshot."""
+        try:
+            return self.get(ref)
+        except SnapshotNotFound:
+            return None
+
+    def resolve(self, ref: str) -> tuple[Snapshot, bytes | None]:
+        """Snapshot and path of `REF` or `REF:PATH`: as a whole first, then split at the last colon
+        whose left side resolves.
+        """
+        return listing.resolve(self._repository, ref)
+
+    def ls(self, ref: str, path: Path_ = b"", *, recursive: bool = False) -> Iterator[ListedEntry]:
+        """Entries of a directory in a snapshot (or the one entry that is no directory); the roots
+        when there is no path.
+
+        `path`: absolute as recorded, or relative to a root; `ref` may carry it too. Raises
+        PathNotFound, DamagedObject.
+        """
+        snapshot, within = self._find(ref, path)
+        return listing.ls(self._repository, snapshot, within, recursive=recursive)
+
+    def read(self, ref: str, path: Path_ = b"") -> Iterator[bytes]:
+        """Content of a file in a snapshot, in pieces of at most 1 MiB, each verified.
+
+        Raises PathNotFound, InvalidArgument (not a file), DamagedObject.
+        """
+        snapshot, within = self._find(ref, path)
+        return listing.read(self._repository, snapshot, within)
+
+    # Bringing back
+
+    def restore(
+        self,
+        ref: str,
+        *,
+        target: Path_,
+        paths: Sequence[Path_] = (),
+        verify: bool = False,
+        progress: Observer | None = None,
+    ) -> RestoreResult:
+        """Restores into `target`: missing (with a parent directory) or an empty directory.
+
+        A snapshot of one root becomes the contents of `target`; of several, each is at its recorded
+        path below it. `REF:PATH`: a directory's contents become those of `target`; anything else
+        keeps its name. `paths`: only these and what is below them. `verify`: reads everything back
+        and compares. What could not be restored exactly is listed in the result. Raises
+        PathNotFound, TargetNotEmpty, TargetInvalid, TargetDenied, DamagedObject, NoSpace,
+        Cancelled.
+        """
+        snapshot, within = self.resolve(ref)
+        return restoring.restore(
+            self._repository,
+            snapshot,
+            os.fsencode(target),
+            within=within,
+            paths=[os.fsencode(path) for path in paths],
+            verify=verify,
+            observer=progress,
+        )
+
+    # Keeping
+
+    def check(
+        self,
+        *refs: str,
+        read_data: bool | float = False,
+        time_limit: Duration | None = None,
+        progress: Observer | None = None,
+    ) -> CheckReport:
+        """Checks the store, or only what the snapshots `refs` need. Damage is reported, not raised.
+
+        `read_data`: True, or a share from 0 to 1, also reads and verifies the contents of that
+        share of the packs. `time_limit`: timedelta, seconds, or text such as "10m"; then `complete`
+        is False.
+        """
+        share = float(read_data)
+        if not 0 <= share <= 1:
+            raise InvalidArgument(f"a share is from 0 to 1: {read_data!r}")
+        return checking.check(
+            self._repository,
+            [self.get(ref) for ref in refs] or None,
+            read_share=share,
+            time_limit_s=None if time_limit is None else duration_s(time_limit),
+            observer=progress,
+        )
+
+    def stats(self) -> StoreStats:
+        """How much the store holds, and what it takes."""
+        return counting.stats(self._repository)
+
+    def reindex(self, progress: Observer | None = None) -> ReindexResult:
+        """Makes the local index anew from the packs. Packs that cannot be read are listed; nothing
+        is deleted.
+        """
+        return reindexing.reindex(self._repository, progress)
+
+    def _find(self, ref: str, path: Path_) -> tuple[Snapshot, bytes]:
+        if path:
+            return self.get(ref), os.fsencode(path)
+        snapshot, within = self.resolve(ref)
+        return snapshot, within or b""
+
+
+def _path(path: str | os.PathLike[str] | None) -> Path | None:
+    return None if path is None else Path(path)

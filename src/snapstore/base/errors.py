@@ -1,0 +1,242 @@
+"""The error tree: every way in which a call can fail, as a class with a stable kind.
+
+Classes say what a handler can do about it; `kind` is for programs (it never changes and new kinds
+are only added); `exit_code` is what the command returns. The native core raises these same classes,
+each with a message alone.
+"""
+
+from typing import Any, ClassVar
+
+
+class SnapstoreError(Exception):
+    """Base of all errors of this library.
+
+    `message` says what happened, `hint` what to do next; further keyword arguments become
+    attributes in `fields` (plain JSON types) for programs.
+    """
+
+    kind: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "", *, hint: str | None = None, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.hint, self.fields))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as plain JSON types: `kind`, `message`, `hint`, `exit_code`, and its fields."""
+        return {
+            **self.fields,
+            "kind": self.kind,
+            "message": self.message,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
+
+
+def _rebuild(
+    cls: type[SnapstoreError], message: str, hint: str | None, fields: dict[str, Any]
+) -> SnapstoreError:
+    return cls(message, hint=hint, **fields)
+
+
+# The store
+
+
+class StoreNotFound(SnapstoreError):
+    """There is nothing at the store's path."""
+
+    kind = "store-not-found"
+    exit_code = 10
+
+
+class NotAStore(SnapstoreError):
+    """Something is at the path, but it is not a store that can be used."""
+
+    kind = "store-invalid"
+    exit_code = 10
+
+
+class StoreExists(SnapstoreError):
+    """A store is to be made where something exists already."""
+
+    kind = "store-exists"
+
+
+class StoreTooNew(SnapstoreError):
+    """An object or a feature needs a newer version of this software."""
+
+    kind = "store-too-new"
+
+
+class StoreBusy(SnapstoreError):
+    """Another process holds what is needed."""
+
+    kind = "busy"
+    exit_code = 11
+
+
+class StoreForked(SnapstoreError):
+    """A store was used in a process forked after it was opened: open it after the fork."""
+
+    kind = "store-forked"
+
+
+class StoreFailed(SnapstoreError):
+    """A fault in this software, or a misuse that it did not foresee."""
+
+    kind = "internal"
+
+
+class WrongPassword(SnapstoreError):
+    """A sealed store was opened with no password, or with one that opens none of its keys."""
+
+    kind = "wrong-password"
+    exit_code = 12
+
+
+class DamagedObject(SnapstoreError):
+    """An object of the store is missing or is not what its name or checksum says. Nothing of it was
+    returned.
+    """
+
+    kind = "damaged"
+    exit_code = 5
+
+
+class IndexDamaged(SnapstoreError):
+    """The local index cannot be used; it is derived and can be rebuilt."""
+
+    kind = "index-damaged"
+    exit_code = 5
+
+
+class CheckFailed(SnapstoreError):
+    """A check found damage."""
+
+    kind = "check-failed"
+    exit_code = 5
+
+
+# What was asked for
+
+
+class SnapshotNotFound(SnapstoreError):
+    """No snapshot answers to the reference."""
+
+    kind = "snapshot-not-found"
+    exit_code = 13
+
+
+class AmbiguousReference(SnapstoreError):
+    """Several snapshots answer to the reference; `fields["candidates"]` lists their ids."""
+
+    kind = "ambiguous-reference"
+    exit_code = 13
+
+
+class PathNotFound(SnapstoreError):
+    """The path is not in the snapshot."""
+
+    kind = "path-not-found"
+    exit_code = 13
+
+
+class InvalidArgument(SnapstoreError):
+    """An argument has no meaning here."""
+
+    kind = "invalid-argument"
+    exit_code = 2
+
+
+# Permission, time
+
+
+class OperationDenied(SnapstoreError):
+    """The operating system or the store does not allow it."""
+
+    kind = "denied"
+    exit_code = 14
+
+
+class StoreReadOnly(OperationDenied):
+    """The store was opened for reading, or its medium cannot be written."""
+
+    kind = "read-only"
+
+
+class TargetDenied(OperationDenied):
+    """The target of a restore cannot be written."""
+
+    kind = "target-denied"
+
+
+class OperationTimeout(SnapstoreError):
+    """The time allowed for the operation has passed."""
+
+    kind = "timeout"
+    exit_code = 15
+
+
+class Cancelled(SnapstoreError):
+    """The operation was stopped on request. What was finished stays."""
+
+    kind = "cancelled"
+    exit_code = 130
+
+
+# Sources and targets
+
+
+class SourceNotFound(SnapstoreError):
+    """A path to be taken does not exist."""
+
+    kind = "source-not-found"
+
+
+class SourceUnreadable(SnapstoreError):
+    """A path to be taken cannot be read at all."""
+
+    kind = "source-unreadable"
+
+
+class CommandFailed(SnapstoreError):
+    """A command whose output was to be taken did not succeed; nothing was committed."""
+
+    kind = "command-failed"
+
+
+class TargetNotEmpty(SnapstoreError):
+    """The target of a restore has contents."""
+
+    kind = "target-not-empty"
+
+
+class TargetInvalid(SnapstoreError):
+    """The target of a restore cannot be one: not a directory, no parent directory, inside the
+    store.
+    """
+
+    kind = "target-invalid"
+
+
+# The medium
+
+
+class StorageError(SnapstoreError):
+    """The store's medium failed a read or write. Never reported as absence."""
+
+    kind = "storage-error"
+
+
+class NoSpace(SnapstoreError):
+    """No space (or quota) is left. What was complete before stays complete."""
+
+    kind = "no-space"

@@ -1,0 +1,5 @@
+"""`python -m snapstore.cli`."""
+
+from snapstore.cli import main
+
+main()

@@ -1,0 +1,176 @@
+"""`snap create`."""
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snapstore.cli import errors, render
+from snapstore.cli.errors import Usage
+from snapstore.cli.progress import reporter
+from snapstore.cli.settings import Settings, declare
+from snapstore.cli.stores import open_or_make_store
+from snapstore.cli.values import COMPRESSION, assignment
+
+if TYPE_CHECKING:
+    from snapstore.api import CreateResult, Snapshot, Stream
+
+_EXAMPLES = """
+snap create /etc /srv/app --name before-upgrade --tag prod
+snap create ~ --exclude '*.o' --exclude-file ~/.backupignore -x
+snap create --image /dev/vg0/root --name root-disk
+pg_dump app | snap create --stdin app.sql
+snap create --stdin-from app.sql='pg_dump app' /srv/app
+id=$(snap create -q /srv/app --skip-if-unchanged)
+"""
+
+
+@declare("create", examples=_EXAMPLES)
+@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]…")
+@click.option("--name", help="A name to refer to the snapshot by.")
+@click.option("--tag", "tags", multiple=True, help="A tag (repeatable).")
+@click.option("--description", help="A text of any length.")
+@click.option(
+    "--meta",
+    "metadata",
+    multiple=True,
+    metavar="KEY=VALUE",
+    type=assignment("KEY=VALUE"),
+    help="A field of your own (repeatable).",
+)
+@click.option("--source", help="Name of the series (else host and paths).")
+@click.option("--host", help="Host name to record instead of this machine's.")
+@click.option("--time", metavar="TIME", help="Time to record: 2026-11-21T08:30, now-2d.")
+@click.option("--parent", metavar="REF", help="Parent instead of the newest of the series.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="A gitignore line (repeatable).")
+@click.option(
+    "--exclude-file",
+    "exclude_files",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="A file of gitignore lines (repeatable).",
+)
+@click.option("-x", "--one-file-system", is_flag=True, help="Do not descend into other mounts.")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Take a block device's or image's contents (repeatable).",
+)
+@click.option("--stdin", metavar="NAME", help="Take standard input as a file NAME.")
+@click.option(
+    "--stdin-from",
+    "commands",
+    multiple=True,
+    metavar="NAME=COMMAND",
+    type=assignment("NAME=COMMAND"),
+    help="Take a command's output as a file NAME (repeatable).",
+)
+@click.option("--skip-if-unchanged", is_flag=True, help="No snapshot if nothing has changed.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
+@click.option("--rehash", is_flag=True, help="Read every file, whatever its times say.")
+@click.option("--ignore-inode", is_flag=True, help="A new inode or ctime alone is no change.")
+@click.option("--compression", type=COMPRESSION, help="For this run instead of the store's.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    stdin: str | None,
+    commands: tuple[tuple[str, str], ...],
+    metadata: tuple[tuple[str, str], ...],
+    **options: Any,
+) -> int:
+    """Take a snapshot of files, directories, disk images or streams.
+
+    Prints the snapshot's id and what was new. Exit status 3 means that a snapshot was made, but
+    that some files could not be read; they are listed on stderr. A command of --stdin-from that
+    fails leaves no snapshot.
+    """
+    paths, images = options.pop("paths"), options["images"]
+    if not (paths or images or stdin or commands):
+        raise Usage("nothing to take", "name a PATH, or use --image, --stdin or --stdin-from")
+    with ExitStack() as stack:
+        store = stack.enter_context(open_or_make_store(settings))
+        progress = stack.enter_context(reporter(settings))
+        result = store.create(
+            *paths,
+            metadata=dict(metadata),
+            streams=_streams(stdin, commands),
+            progress=progress,
+            **options,
+        )
+    if settings.json:
+        render.document(result.to_dict())
+    else:
+        _print(result, settings)
+    return errors.PARTIAL if result.partial else errors.OK
+
+
+def _streams(stdin: str | None, commands: tuple[tuple[str, str], ...]) -> list["Stream"]:
+    from snapstore.api import Stream
+
+    streams = [Stream(name, command=command) for name, command in commands]
+    if stdin:
+        streams.append(Stream(stdin, fd=0))
+    return streams
+
+
+def _print(result: "CreateResult", settings: Settings) -> None:
+    if settings.quiet:
+        if result.snapshot is not None:
+            render.out(result.snapshot.id)
+    else:
+        _print_summary(result)
+    if result.unreadable_count:
+        render.warning(f"{render.amount(result.unreadable_count, 'path')} could not be read")
+        for line in render.grouped(
+            result.unreadable, result.unreadable_count, full=settings.verbose
+        ):
+            render.note(line)
+    if result.changed:
+        render.warning(f"{render.amount(len(result.changed), 'file')} changed while being read")
+        for path in result.changed:
+            render.note(f"  {render.name(path)}")
+
+
+def _print_summary(result: "CreateResult") -> None:
+    render.out(_headline(result))
+    would = "would add" if result.dry_run else "added"
+    files = (
+        f"{render.amount(result.files, 'file')}: {result.new_files:,} new,"
+        f" {result.changed_files:,} changed, {result.unchanged_files:,} unmodified"
+    )
+    render.pairs(
+        [
+            ("taken", f"{files}; {render.size(result.bytes)}"),
+            (would, f"{render.size(result.new_bytes)}, {render.size(result.stored_bytes)} stored"),
+            ("left out", _left_out(result)),
+            ("took", render.duration(result.elapsed_s)),
+        ]
+    )
+
+
+def _headline(result: "CreateResult") -> str:
+    if result.snapshot is None:
+        return "dry run: nothing was written"
+    label = _label(result.snapshot)
+    if result.skipped:
+        return f"unchanged since snapshot {label}: no new one"
+    return f"snapshot {label}" + (" (partial)" if result.partial else "")
+
+
+def _label(snapshot: "Snapshot") -> str:
+    name = f" {render.plain(snapshot.name)}" if snapshot.name else ""
+    return snapshot.short_id + name
+
+
+def _left_out(result: "CreateResult") -> str:
+    counts = [
+        (result.excluded, "excluded", "excluded"),
+        (result.sockets, "socket", "sockets"),
+        (result.mounts, "other mount", "other mounts"),
+    ]
+    return ", ".join(render.amount(count, one, many) for count, one, many in counts if count)

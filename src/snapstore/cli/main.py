@@ -1,0 +1,105 @@
+"""The command line as a whole: which commands there are, and how a run begins and ends."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+import snapstore
+from snapstore.cli.settings import HelpMixin, Settings, shared_options
+
+# Name (of the command and of its module) and first line of its help, known without importing it.
+COMMANDS = {
+    "init": "Make an empty store.",
+    "create": "Take a snapshot of files, directories, disk images or streams.",
+    "list": "List snapshots, the newest first.",
+    "show": "Show everything that is recorded about a snapshot.",
+    "ls": "List the files of a snapshot.",
+    "restore": "Restore a snapshot, or parts of it, into a new or empty directory.",
+    "check": "Check the store, and name the files that damage hits.",
+    "stats": "Show how much the store holds and saves.",
+    "reindex": "Rebuild the local index from the store's objects.",
+}
+
+
+class LazyGroup(HelpMixin, click.Group):
+    """A group whose commands are modules of this package, imported when they are invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"snapstore.cli.{cmd_name}")
+        found: click.Command = module.command
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            from snapstore.cli import verbs
+
+            raise verbs.unknown(args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+        super().format_options(ctx, formatter)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        sys.stdout.write(f"snap {snapstore.__version__}\n")
+        ctx.exit()
+
+
+@click.command(
+    "snap",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="COMMAND …",
+    epilog="""
+    Examples:
+      snap create /etc /srv/app --name before-upgrade
+      snap list
+      snap restore before-upgrade:/etc --target /tmp/etc
+
+    `snap COMMAND --help` shows a command's options and examples.
+    """,
+)
+@shared_options
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def snap() -> None:
+    """Keep snapshots of files and disk images: fast, small, and exact.
+
+    Snapshots are kept in a store, a directory in which every distinct piece of content is kept
+    once.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit status. Never raises."""
+    settings = Settings(json="--json" in arguments)
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal of another encoding shows an escape where it has no character.
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        with snap.make_context("snap", list(arguments), obj=settings) as context:
+            status = snap.invoke(context)
+        sys.stdout.flush()
+        return status or 0
+    except BaseException as error:
+        from snapstore.cli import errors
+
+        return errors.report(error, settings)

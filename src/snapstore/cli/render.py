@@ -1,0 +1,261 @@
+"""How things look: names, sizes, times, tables, JSON.
+
+Names, texts and messages come from files and stores and are hostile until escaped here: what is
+printed holds no control character and no invalid UTF-8. Names are escaped as in the shell's `$'…'`,
+so they can be pasted there.
+"""
+
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TextIO
+
+_CONTROLS = (
+    r"\x00-\x1f\x7f-\x9f"  # C0, delete, C1
+    r"\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, bidirectional
+    r"\ud800-\udfff"  # bytes that are not UTF-8, and lone surrogates
+    r"\U000e0000-\U000e007f"  # tags
+)
+_UNSAFE = re.compile(f"[{_CONTROLS}]")
+_UNSAFE_OR_BACKSLASH = re.compile(rf"[\\{_CONTROLS}]")
+_SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def name(path: bytes | str) -> str:
+    """A path or name of a file, escaped."""
+    text = os.fsdecode(path) if isinstance(path, bytes) else path
+    return _UNSAFE_OR_BACKSLASH.sub(_escape, text)
+
+
+def plain(text: str) -> str:
+    """A text (message, description, tag) on one line, escaped; backslashes stand for themselves."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def size(count: int) -> str:
+    """Bytes in IEC units: `512 B`, `1.5 KiB`, `12 MiB`."""
+    if count < 1024:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+        value /= 1024
+        if value < 1023.5 or unit == "EiB":
+            break
+    return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+
+
+def amount(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 file`, `1,234 files`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def moment(time: datetime, *, seconds: bool = True) -> str:
+    """Local time with its offset from UTC."""
+    text = time.astimezone().strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''} %z")
+    return f"{text[:-2]}:{text[-2:]}"
+
+
+def duration(seconds: float) -> str:
+    """`0.25 s`, `2.5 s`, `12 s`, `3:05`, `2:03:05`."""
+    if seconds < 0.95:
+        return f"{seconds:.2g} s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 59.5 else clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """`0:05`, `3:05`, `2:03:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+_TYPE_BITS = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "chardev": stat.S_IFCHR,
+    "blockdev": stat.S_IFBLK,
+}
+
+
+def mode(type: str, bits: int) -> str:
+    """Type and permissions as `ls -l` shows them."""
+    return stat.filemode(_TYPE_BITS[type] | bits)
+
+
+# Terminal
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person is reading the stream on a terminal that can do more than print lines."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+_STYLES = {"head": "1", "error": "1;31", "hint": "36", "warning": "1;33"}
+
+
+def styled(text: str, style: str, stream: TextIO) -> str:
+    """`text` in a style where the stream shows styles and the user wants them (NO_COLOR)."""
+    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def out(line: str = "") -> None:
+    """A line of the result."""
+    sys.stdout.write(line + "\n")
+
+
+def note(line: str) -> None:
+    """A line beside the result, on stderr."""
+    sys.stdout.flush()
+    sys.stderr.write(line + "\n")
+
+
+def complaint(kind: str, message: str) -> str:
+    """`snap: error: …`, on one line."""
+    return f"snap: {styled(kind + ':', kind, sys.stderr)} {plain(message)}"
+
+
+def warning(message: str) -> None:
+    """A warning on stderr."""
+    note(complaint("warning", message))
+
+
+def document(data: dict[str, Any]) -> None:
+    """The one JSON document of a command."""
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+# Tables and lists
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> None:
+    """Labelled lines; a row whose value is empty is left out, one without label continues the row
+    before.
+    """
+    for label, value in rows:
+        if value:
+            out(f"{label:<12} {value}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. One that is `elastic` is cut where the terminal is too narrow."""
+
+    title: str
+    right: bool = False
+    elastic: bool = False
+
+
+_GAP = "  "
+_NARROWEST = 6
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table, cut to the terminal's width if there is one. Columns without any content are
+    left out.
+    """
+    used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    columns = [columns[i] for i in used]
+    cells = [[row[i] for i in used] for row in rows]
+    widths = [
+        max(_cell_width(text) for text in (column.title, *(row[i] for row in cells)))
+        for i, column in enumerate(columns)
+    ]
+    if is_terminal(sys.stdout):
+        _squeeze(columns, widths, shutil.get_terminal_size().columns)
+    head = _line([column.title for column in columns], columns, widths)
+    out(styled(head, "head", sys.stdout))
+    for row in cells:
+        out(_line(row, columns, widths))
+
+
+def _squeeze(columns: Sequence[Column], widths: list[int], room: int) -> None:
+    """Narrows elastic columns, the widest first, until the table fits or none can give more."""
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - room
+    elastic = [i for i, column in enumerate(columns) if column.elastic]
+    while excess > 0:
+        widest = max(elastic, key=lambda i: widths[i], default=None)
+        if widest is None or widths[widest] <= _NARROWEST:
+            return
+        widths[widest] -= 1
+        excess -= 1
+
+
+def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    parts = []
+    for text, column, width in zip(cells, columns, widths, strict=True):
+        shown = _cut(text, width)
+        padding = " " * (width - _cell_width(shown))
+        parts.append(padding + shown if column.right else shown + padding)
+    return _GAP.join(parts).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    if _cell_width(text) <= width:
+        return text
+    while _cell_width(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def _cell_width(text: str) -> int:
+    """Cells that the text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(_character_width(character) for character in text)
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+_SHORT_LIST = 20
+
+
+def grouped(problems: Iterable[tuple[bytes, str]], total: int, *, full: bool) -> Iterator[str]:
+    """Lines that list paths under their reasons. Unless `full`, a long list on a terminal is cut,
+    and says so.
+
+    `problems` are (path, reason); `total` is how many there are, which may be more than are known
+    by name.
+    """
+    groups: dict[str, list[bytes]] = {}
+    for path, reason in problems:
+        groups.setdefault(reason, []).append(path)
+    shown = None if full or not is_terminal(sys.stderr) else _SHORT_LIST
+    known = 0
+    for reason, paths in groups.items():
+        known += len(paths)
+        yield f"{plain(reason)} ({len(paths):,}):"
+        yield from (f"  {name(path)}" for path in paths[:shown])
+        if shown is not None and len(paths) > shown:
+            yield f"  … and {len(paths) - shown:,} more (-v lists all)"
+    if total > known:
+        yield f"… and {total - known:,} more, not known by name"

@@ -1,0 +1,78 @@
+"""Options that every command takes, before or after the verb, and the base class of commands."""
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Settings:
+    """What the shared options said."""
+
+    store: str | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    no_progress: bool = False
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    """An option given after the verb overrides the one before it; one not given changes nothing."""
+    if value:
+        setattr(ctx.ensure_object(Settings), str(param.name), value)
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    return click.option(*names, expose_value=False, callback=_keep, is_eager=True, **attributes)
+
+
+_SHARED = (
+    _option("-s", "--store", metavar="DIR", help="The store (else $SNAP_STORE, else your own)."),
+    _option("--json", is_flag=True, help="Print one JSON document instead of text."),
+    _option("-q", "--quiet", is_flag=True, help="Print results and errors only."),
+    _option("-v", "--verbose", is_flag=True, help="Print more, and lists in full."),
+    _option("--no-progress", is_flag=True, help="No progress bar, even on a terminal."),
+)
+_SHARED_NAMES = {"store", "json", "quiet", "verbose", "no_progress"}
+
+
+def shared_options(function: F) -> F:
+    """Adds the shared options; they reach the command as `Settings`, not as arguments."""
+    for option in reversed(_SHARED):
+        function = option(function)
+    return function
+
+
+class HelpMixin(click.Command):
+    """Help with the shared options apart and the examples as they were typed."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                (shared if param.name in _SHARED_NAMES else own).append(record)
+        for title, records in (("Options", own), ("Options of every command", shared)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write("\n" + textwrap.dedent(self.epilog).strip("\n") + "\n")
+
+
+def declare(name: str, *, examples: str, cls: type[HelpMixin] = HelpMixin) -> Callable[[F], Any]:
+    """Declares the command `name`; `examples` are lines of shell, shown verbatim by `--help`."""
+    epilog = "Examples:\n" + textwrap.indent(textwrap.dedent(examples).strip("\n"), "  ")
+
+    def wrap(function: F) -> click.Command:
+        return click.command(name, cls=cls, epilog=epilog)(shared_options(function))
+
+    return wrap

@@ -1,0 +1,79 @@
+"""`snap show`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from snapstore.cli import render
+from snapstore.cli.settings import Settings, declare
+from snapstore.cli.stores import open_store
+
+if TYPE_CHECKING:
+    from snapstore.api import Root, Snapshot
+
+
+@declare(
+    "show",
+    examples="""
+    snap show latest
+    snap show before-upgrade --json
+    snap show 3f2a91c7
+    """,
+)
+@click.argument("ref")
+@click.pass_obj
+def command(settings: Settings, /, ref: str) -> None:
+    """Show everything that is recorded about a snapshot.
+
+    REF is `latest`, `latest~1` for the one before, a name, or the beginning of an id.
+    """
+    with open_store(settings, "r") as store:
+        snapshot = store.get(ref)
+    if settings.json:
+        render.document({"snapshot": snapshot.to_dict()})
+    else:
+        render.pairs(_rows(snapshot))
+
+
+def _rows(snapshot: "Snapshot") -> Iterator[tuple[str, str]]:
+    yield "snapshot", snapshot.id
+    if snapshot.status != "ready":
+        yield "state", f"{snapshot.status}: {render.plain(snapshot.record['error'])}"
+        return
+    yield "name", render.plain(snapshot.name or "")
+    yield "created", render.moment(snapshot.created_at)
+    yield "host", render.plain(snapshot.host)
+    yield "source", render.plain(snapshot.source)
+    yield "kind", snapshot.kind
+    yield "state", "partial: some files could not be read" if snapshot.partial else ""
+    yield "tags", render.plain(", ".join(snapshot.tags))
+    yield "description", render.plain(snapshot.description or "")
+    yield from _several("metadata", (f"{key}={value}" for key, value in snapshot.metadata.items()))
+    yield from _several("parent", snapshot.parents)
+    yield "size", render.size(snapshot.size_bytes)
+    yield from _several("holds", (_root(root) for root in snapshot.roots))
+    yield from _several("made with", (f"{key} {rule}" for key, rule in snapshot.rules.items()))
+    yield "tool", render.plain(snapshot.tool)
+    yield from _several("unreadable", _unreadable(snapshot))
+    yield from _several("changed", (render.name(path) for path in snapshot.changed))
+
+
+def _several(label: str, values: "Iterator[str] | tuple[str, ...]") -> Iterator[tuple[str, str]]:
+    """Rows for a field with several values: the label stands on the first."""
+    for value in values:
+        yield label, render.plain(value)
+        label = ""
+
+
+def _root(root: "Root") -> str:
+    below = f", {render.amount(root.entries, 'entry', 'entries')}" if root.entries > 1 else ""
+    return f"{render.name(root.path)}  ({root.kind}{below}, {render.size(root.bytes)})"
+
+
+def _unreadable(snapshot: "Snapshot") -> Iterator[str]:
+    for path, error in snapshot.unreadable:
+        yield f"{render.name(path)}: {error}"
+    unnamed = snapshot.unreadable_count - len(snapshot.unreadable)
+    if unnamed:
+        yield f"… and {unnamed:,} more"

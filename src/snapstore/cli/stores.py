@@ -1,0 +1,69 @@
+"""Which store a command means, and opening it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from snapstore.base.errors import StoreNotFound
+from snapstore.cli import render
+from snapstore.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from snapstore.api import Store
+
+
+def named_store(settings: Settings) -> str | None:
+    """The store that the user named, by option or by environment."""
+    return settings.store or os.environ.get("SNAP_STORE") or None
+
+
+def default_store() -> Path:
+    """The user's own store, used when none is named."""
+    import platformdirs
+
+    return platformdirs.user_data_path("snapstore") / "store"
+
+
+def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
+    """Opens the store that is meant. Raises StoreNotFound with all the ways to name one."""
+    path = named_store(settings)
+    if path is not None:
+        return _open(path, mode)
+    own = default_store()
+    if not own.exists():
+        raise StoreNotFound(
+            "no store is named, and you have none of your own yet",
+            hint=f"name one with -s DIR or SNAP_STORE; `snap create PATH` makes your own in {own}",
+        )
+    if settings.verbose:
+        render.note(f"snap: using your own store, {render.name(str(own))}")
+    return _open(own, mode)
+
+
+def open_or_make_store(settings: Settings) -> "Store":
+    """As `open_store` for writing, but makes the user's own store when none is named and there is
+    none yet.
+    """
+    own = default_store()
+    if named_store(settings) is not None or own.exists():
+        return open_store(settings, "rw")
+    from snapstore import api
+
+    own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = api.init(own, cache_dir=_cache())
+    if not settings.quiet:
+        render.note(f"snap: made a store of your own, {render.name(str(own))}")
+    return made
+
+
+def _open(path: str | Path, mode: Literal["r", "rw"]) -> "Store":
+    from snapstore import api
+
+    return api.open(path, mode=mode, cache_dir=_cache())
+
+
+def _cache() -> Path:
+    """Where what is derived goes when it cannot be in the store."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("snapstore")

@@ -1,0 +1,86 @@
+"""What to say when a verb is not ours: a neighbour's verb gets our word for it, a typo the nearest
+one.
+"""
+
+from collections.abc import Iterable
+
+from snapstore.cli.errors import Usage
+
+# Verbs of restic, borg, kopia, bup, zfs, tar and others that ours do the work of.
+NEIGHBOURS = {
+    "add": "create",
+    "archive": "create",
+    "archives": "list",
+    "backup": "create",
+    "extract": "restore",
+    "files": "ls",
+    "fsck": "check",
+    "help": "--help",
+    "info": "show",
+    "initialize": "init",
+    "log": "list",
+    "rebuild-index": "reindex",
+    "recover": "restore",
+    "repair-index": "reindex",
+    "repo-create": "init",
+    "repo-info": "stats",
+    "save": "create",
+    "scrub": "check",
+    "snapshot": "create",
+    "snapshots": "list",
+    "status": "stats",
+    "take": "create",
+    "tree": "ls",
+    "verify": "check",
+    "version": "--version",
+}
+
+# Verbs for work that this release does not do, and what comes nearest to it now.
+NOT_YET = {
+    "cat": "restore",
+    "compact": None,
+    "copy": None,
+    "delete": None,
+    "diff": None,
+    "dump": "restore",
+    "export": "restore",
+    "find": "ls",
+    "forget": None,
+    "gc": None,
+    "key": None,
+    "mount": "restore",
+    "prune": None,
+    "remove": None,
+    "repair": "check",
+    "rm": None,
+    "search": "ls",
+    "tag": None,
+    "umount": None,
+    "undo": None,
+}
+
+_LIST = "snap --help lists the commands there are"
+
+
+def unknown(verb: str, commands: Iterable[str]) -> Usage:
+    """The error for `verb`, which is not one of `commands`."""
+    if verb in NEIGHBOURS:
+        return Usage(f"there is no command '{verb}'", f"here it is: snap {NEIGHBOURS[verb]}")
+    if verb in NOT_YET:
+        return Usage(f"there is no command '{verb}' in this version yet", _nearest_now(verb))
+    return Usage(f"there is no command '{verb}'", _suggestion(verb, commands))
+
+
+def _nearest_now(verb: str) -> str:
+    nearest = NOT_YET[verb]
+    if nearest is None:
+        return _LIST
+    return f"what comes nearest to it: snap {nearest}"
+
+
+def _suggestion(verb: str, commands: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    meanings = {**NEIGHBOURS, **{command: command for command in commands}}
+    close = get_close_matches(verb, meanings, n=1)
+    return f"did you mean: snap {meanings[close[0]]}" if close else _LIST

@@ -1,0 +1,410 @@
+"""LMDB environments: opened once per process, never mapped unless that is safe.
+
+Writes are not synced one by one, since what they hold can be read again from the packs. Instead a
+*mark* naming the boot in which they were made lies beside the data while some of them may not be on
+disk; a mark of another boot means that the machine went down meanwhile, and the environment is
+never mapped again. Killed processes do no harm: the page cache outlives them.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import stat
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lmdb
+
+from snapstore.base.errors import (
+    IndexDamaged,
+    NoSpace,
+    SnapstoreError,
+    StorageError,
+    StoreBusy,
+    StoreFailed,
+    StoreForked,
+    StoreReadOnly,
+)
+
+MAP_BYTES = (
+    64 << 30
+)  # address space, not memory; never resized, which LMDB does not survive with several processes
+DATABASES = (b"meta", b"pack", b"number", b"chunk", b"more")
+
+_DIRECTORY = re.compile(r"index-(\d{8})")
+_META = struct.Struct(
+    "<16xII Q Q I44x 48x QQ"
+)  # page header, magic, version, address, map size, two tables, last page
+_META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
+_FULL_BYTES = 64 << 20
+
+
+# Directories
+
+
+def newest(local: Path) -> Path | None:
+    """The environment in use below `local`, or None."""
+    return max(_directories(local), default=None)
+
+
+def discard(local: Path, keep: Path | None = None) -> None:
+    """Removes all environments below `local` but `keep`, and what builds that were killed left a
+    day ago or earlier.
+
+    Processes that have one mapped keep what they have.
+    """
+    for path in _directories(local):
+        if path != keep:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in local.glob("new-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - 86400:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def staging(local: Path) -> Path:
+    """A new private directory for an environment that is being built."""
+    path = local / f"new-{secrets.token_hex(8)}"
+    path.mkdir(mode=0o700)
+    return path
+
+
+def install(local: Path, staged: Path) -> Path:
+    """Puts a finished environment into use, as the highest number."""
+    while True:
+        last = newest(local)
+        number = int(last.name[6:]) + 1 if last else 1
+        path = local / f"index-{number:08d}"
+        try:
+            os.rename(staged, path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was first
+                continue
+            raise
+        return path
+
+
+def _directories(local: Path) -> list[Path]:
+    try:
+        return [local / name for name in os.listdir(local) if _DIRECTORY.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+
+
+# Environments
+
+
+@dataclass(slots=True)
+class Environment:
+    """One open environment, shared by all who opened it in this process."""
+
+    path: Path
+    env: lmdb.Environment
+    tables: dict[bytes, "lmdb._Database"]
+    pid: int
+    users: int = 1
+    mark: int | None = None
+    """Descriptor of the locked mark while there may be writes that are not on disk."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    active: int = 0
+    closed: bool = False
+    idle: threading.Condition = field(default_factory=threading.Condition)
+
+    def check_process(self) -> None:
+        """StoreForked in any process but the one that opened it."""
+        if os.getpid() != self.pid:
+            raise StoreForked(
+                "the store was opened before this process was forked",
+                hint="open the store again in the new process",
+            )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator["lmdb.Transaction[bytes]"]:
+        """A write transaction, committed at the end of the block."""
+        with self._in_use(), self.lock, translated(self.path):
+            if self.mark is None:
+                self.mark = _set_mark(self.path)
+            with self.env.begin(write=True) as transaction:
+                yield transaction
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator["lmdb.Transaction[bytes]"]:
+        """A read transaction: one consistent state."""
+        with self._in_use(), translated(self.path), self.env.begin() as transaction:
+            yield transaction
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keeps the environment mapped while the block runs."""
+        self.check_process()
+        with self.idle:
+            if self.closed:
+                raise StoreFailed("the store was closed")
+            self.active += 1
+        try:
+            yield
+        finally:
+            with self.idle:
+                self.active -= 1
+                self.idle.notify_all()
+
+    def close(self) -> None:
+        """Closes the environment once nobody is in it."""
+        with self.idle:
+            self.closed = True
+            self.idle.wait_for(lambda: self.active == 0)
+        self.env.close()
+
+    def sync(self) -> None:
+        """Makes everything written so far durable. A failure condemns the environment: its pages
+        are lost for good.
+        """
+        self.check_process()
+        with self.lock:
+            if self.mark is None:
+                return
+            marks = _marks(self.path)
+            try:
+                self.env.sync(True)
+                _cover_last_page(self.path, self.env)
+            except (lmdb.Error, OSError) as error:
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise IndexDamaged(
+                    f"the index could not be made durable: {error}", hint="it will be rebuilt"
+                ) from error
+            os.close(self.mark)
+            self.mark = None
+            _remove_free_marks(marks)
+
+
+_registry: dict[tuple[int, int], Environment] = {}
+_registry_lock = threading.Lock()
+
+
+def _forget_registry() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _registry.clear()
+
+
+os.register_at_fork(after_in_child=_forget_registry)
+
+
+def acquire(path: Path) -> Environment:
+    """Opens the environment at `path`, or shares the one that is open. IndexDamaged when it must
+    not be used.
+    """
+    with _registry_lock, translated(path):
+        key = _check_private(path)
+        shared = _registry.get(key)
+        if shared is not None:
+            shared.users += 1
+            return shared
+        _check_marks(path)
+        check_size(path / "data.mdb")
+        env = _open(path)
+        try:
+            tables = {
+                name: env.open_db(name, create=False, dupsort=name == b"more") for name in DATABASES
+            }
+        except BaseException:
+            env.close()
+            raise
+        shared = Environment(path, env, tables, os.getpid())
+        _registry[key] = shared
+        return shared
+
+
+def release(shared: Environment) -> None:
+    """Gives an environment back; the last one makes it durable and closes it."""
+    if os.getpid() != shared.pid:
+        return
+    with _registry_lock:
+        shared.users -= 1
+        if shared.users:
+            return
+        for key in [key for key, value in _registry.items() if value is shared]:
+            del _registry[key]
+        try:
+            shared.sync()
+        finally:
+            shared.close()
+
+
+def create(path: Path) -> None:
+    """Makes an empty environment in the empty directory `path`."""
+    with translated(path):
+        env = _open(path)
+        for name in DATABASES:
+            env.open_db(name, dupsort=name == b"more")
+        env.sync(True)
+        env.close()
+
+
+def _open(path: Path) -> lmdb.Environment:
+    # No WRITEMAP: a full disk would kill the process. No read-ahead: keys are hashes.
+    return lmdb.open(
+        os.fspath(path),
+        map_size=MAP_BYTES,
+        max_dbs=len(DATABASES),
+        max_readers=512,
+        max_spare_txns=4,
+        mode=0o600,
+        readahead=False,
+        sync=False,
+        lib_version=0,
+    )
+
+
+# What must hold before a file is mapped
+
+
+def _check_private(path: Path) -> tuple[int, int]:
+    """Identity of the data file, once nobody but this user and root can write it or exchange it."""
+    for part in (path, path / "data.mdb"):
+        status = os.lstat(part)
+        if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            raise IndexDamaged(f"{part} is neither a file nor a directory")
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+            raise IndexDamaged(f"{part} can be written by others, so it cannot be trusted")
+    return status.st_dev, status.st_ino
+
+
+def check_size(path: Path) -> None:
+    """IndexDamaged when the file ends before the last page that its meta pages speak of: reading
+    there kills the process.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        pages, page_bytes = _meta(file.read(_META.size), path)
+        file.seek(page_bytes)
+        pages = max(pages, _meta(file.read(_META.size), path)[0])
+    if pages * page_bytes > size:
+        raise IndexDamaged(f"the index is cut off: {size} bytes of {pages * page_bytes}")
+
+
+def _meta(head: bytes, path: Path) -> tuple[int, int]:
+    """(pages, bytes of a page) as a meta page has them."""
+    if len(head) < _META.size:
+        raise IndexDamaged(f"the index is cut off: {path}")
+    magic, version, _, map_bytes, page_bytes, last_page, _ = _META.unpack(head)
+    if (magic, version) != (_META_MAGIC, _META_VERSION):
+        raise IndexDamaged(f"the index is not an LMDB file of this version: {path}")
+    if page_bytes not in (4096, 8192, 16384, 32768, 65536) or last_page >= MAP_BYTES // page_bytes:
+        raise IndexDamaged(f"the index has impossible sizes: {path}")
+    if map_bytes > MAP_BYTES:
+        raise IndexDamaged(f"the index is larger than it may be: {path}")
+    return last_page + 1, page_bytes
+
+
+def _cover_last_page(path: Path, env: lmdb.Environment) -> None:
+    """Makes the file as long as its meta pages say: LMDB leaves out a last page that was freed at
+    once.
+    """
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if os.stat(path / "data.mdb").st_size < needed:
+        os.truncate(path / "data.mdb", needed)
+
+
+# Marks
+
+
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _set_mark(path: Path) -> int:
+    """Writes a durable mark and returns its locked descriptor."""
+    while True:
+        descriptor = os.open(
+            path / f"mark-{secrets.token_hex(8)}",
+            os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC,
+            0o600,
+        )
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # taken for a dead process's mark before it was locked
+    os.write(descriptor, _boot().encode("ascii"))
+    os.fsync(descriptor)
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return descriptor
+
+
+def _marks(path: Path) -> list[Path]:
+    return [path / name for name in os.listdir(path) if name.startswith("mark-")]
+
+
+def _check_marks(path: Path) -> None:
+    for mark in _marks(path):
+        with contextlib.suppress(FileNotFoundError):
+            if mark.read_text("ascii", "replace") not in ("", _boot()):
+                raise IndexDamaged("the machine went down while the index was being written")
+
+
+def _remove_free_marks(marks: list[Path]) -> None:
+    """Removes marks that nobody holds. They were listed before a sync, so what they stood for is on
+    disk.
+    """
+    for mark in marks:
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            descriptor = os.open(mark, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(mark)
+            finally:
+                os.close(descriptor)
+
+
+# Errors
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turns errors of LMDB and of the operating system into ours."""
+    try:
+        yield
+    except SnapstoreError:
+        raise
+    except lmdb.MapFullError as error:
+        raise NoSpace(f"the index has reached {MAP_BYTES >> 30} GiB") from error
+    except lmdb.ReadersFullError as error:
+        raise StoreBusy("too many processes read the index at once") from error
+    except lmdb.ReadonlyError as error:
+        raise StoreReadOnly(f"the index cannot be written: {error}") from error
+    except lmdb.Error as error:
+        raise _from_code(error.code, path, error) from error
+    except OSError as error:
+        raise _from_code(error.errno or 0, path, error) from error
+
+
+def _from_code(code: int, path: Path, error: Exception) -> SnapstoreError:
+    if code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and _full(path)):
+        return NoSpace(f"no space left for the index at {path}", path=os.fspath(path))
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreReadOnly(f"the index at {path} cannot be used: {error}")
+    if code == errno.ENOENT or (isinstance(error, lmdb.Error) and code <= 0):
+        return IndexDamaged(f"the index at {path} is damaged: {error}", hint="run reindex")
+    return StorageError(f"the index at {path} failed: {error}", path=os.fspath(path), errno=code)
+
+
+def _full(path: Path) -> bool:
+    """LMDB reports a short write as an I/O error; whether the disk is full decides what it was."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < _FULL_BYTES

@@ -1,0 +1,308 @@
+"""Results: what the calls of the library give back, as plain values with `to_dict`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Protocol
+
+from snapstore.base.bytestext import path_fields
+from snapstore.base.errors import InvalidArgument
+from snapstore.model.snapshot import Snapshot
+
+PathBytes = bytes
+
+
+class Entry(Protocol):
+    """An entry of a tree, as the native core gives it. `name` is empty for a root."""
+
+    @property
+    def name(self) -> PathBytes: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def target(self) -> PathBytes | None: ...
+    @property
+    def device(self) -> tuple[int, int] | None: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream to be taken as a file called `name`.
+
+    Either `fd` (a descriptor or an object with `fileno()`, read to its end) or `command`: a list is
+    run as it is, a text by the shell. A command that exits with anything but 0 fails the create.
+    """
+
+    name: str | bytes
+    fd: Any = None
+    command: Sequence[str] | str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fd is None) == (self.command is None):
+            raise InvalidArgument("a stream is either a descriptor or a command")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEntry:
+    """An entry with its path as recorded: the root's path and the path below it."""
+
+    path: bytes
+    entry: Entry
+
+    def to_dict(self) -> dict[str, Any]:
+        entry = self.entry
+        result: dict[str, Any] = {
+            **path_fields(self.path),
+            "type": entry.type,
+            "mode": entry.mode,
+            "uid": entry.uid,
+            "gid": entry.gid,
+            "mtime_ns": entry.mtime_ns,
+            "size": entry.size,
+        }
+        if entry.target is not None:
+            result.update(path_fields(entry.target, "target"))
+        if entry.device is not None:
+            result["device"] = list(entry.device)
+        if entry.type == "directory":
+            result.update(entries=entry.entries, bytes=entry.bytes)
+        return result
+
+
+def _plain(value: Any) -> Any:
+    """A field of a result as plain JSON types."""
+    if isinstance(value, Snapshot):
+        return value.to_dict()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float):
+        return round(value, 6)
+    return value
+
+
+class _Result:
+    """`to_dict` of a dataclass whose fields are plain but for those in `_listed`."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        names = [item.name for item in fields(self)]  # type: ignore[arg-type]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResult(_Result):
+    """What a create did. Counts are files of this run, sizes are bytes.
+
+    `snapshot` is None after a dry run; with `skipped` (nothing had changed) it is the existing one.
+    `new_bytes`: plain bytes that the store did not have; `stored_bytes`: what they take in it.
+    """
+
+    snapshot: Snapshot | None
+    skipped: bool
+    dry_run: bool
+    parent: str | None
+    files: int
+    directories: int
+    new_files: int
+    changed_files: int
+    unchanged_files: int
+    bytes: int
+    read_bytes: int
+    new_bytes: int
+    stored_bytes: int
+    unreadable: list[tuple[PathBytes, str]]
+    unreadable_count: int
+    changed: list[PathBytes]
+    sockets: int
+    excluded: int
+    mounts: int
+    elapsed_s: float
+
+    @property
+    def partial(self) -> bool:
+        """Whether something could not be read."""
+        return self.unreadable_count > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            **_Result.to_dict(self),
+            "unreadable": [{**path_fields(path), "error": why} for path, why in self.unreadable],
+            "changed": [path_fields(path)["path"] for path in self.changed],
+            "partial": self.partial,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult(_Result):
+    """What a restore wrote. `problems`: (path, what, reason), at most 100,000 of all."""
+
+    snapshot: str
+    target: PathBytes
+    files: int
+    directories: int
+    others: int
+    bytes: int
+    problems: list[tuple[PathBytes, str, str]]
+    problem_count: int
+    verified_files: int
+    elapsed_s: float
+
+    @property
+    def success(self) -> bool:
+        """Whether everything is back exactly."""
+        return self.problem_count == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            **_Result.to_dict(self),
+            **path_fields(self.target, "target"),
+            "problems": [
+                {**path_fields(path), "what": what, "reason": reason}
+                for path, what, reason in self.problems
+            ],
+            "success": self.success,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckProblem:
+    """Something wrong. `kind`: `pack`, `snapshot`, `tree`, `index`, `foreign` (a note, not an
+    error).
+
+    `name`: of the object; `affected`: (snapshot id, path) of what it hits.
+    """
+
+    kind: str
+    name: str
+    message: str
+    affected: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def error(self) -> bool:
+        """Whether it means damage."""
+        return self.kind != "foreign"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "message": self.message,
+            "error": self.error,
+            "affected": [{"snapshot": id, **path_fields(path)} for id, path in self.affected],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport(_Result):
+    """What a check found. `complete` is False when its time limit ended it early."""
+
+    snapshots: int
+    packs: int
+    bytes: int
+    nodes: int
+    chunks: int
+    problems: list[CheckProblem]
+    complete: bool
+    elapsed_s: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        return not any(problem.error for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "ok": self.ok,
+            **_Result.to_dict(self),
+            "problems": [problem.to_dict() for problem in self.problems],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats(_Result):
+    """What a store holds. Sizes in bytes.
+
+    `stored_bytes` = `data_bytes` + `meta_bytes` + `other_bytes`, without the index.
+    `logical_bytes`: sum of the sizes of all snapshots; `plain_bytes`: distinct chunks and nodes
+    before compression.
+    """
+
+    snapshots: int
+    packs: int
+    data_bytes: int
+    meta_bytes: int
+    other_bytes: int
+    chunks: int
+    plain_bytes: int
+    logical_bytes: int
+    index_bytes: int
+    oldest: datetime | None
+    newest: datetime | None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Everything in the store but what is derived."""
+        return self.data_bytes + self.meta_bytes + self.other_bytes
+
+    @property
+    def deduplication_ratio(self) -> float:
+        """Logical bytes per distinct byte; 0 for an empty store."""
+        return self.logical_bytes / self.plain_bytes if self.plain_bytes else 0.0
+
+    @property
+    def compression_ratio(self) -> float:
+        """Distinct bytes per byte in packs; 0 for an empty store."""
+        packed = self.data_bytes + self.meta_bytes
+        return self.plain_bytes / packed if packed else 0.0
+
+    @property
+    def total_ratio(self) -> float:
+        """Logical bytes per stored byte; 0 for an empty store."""
+        return self.logical_bytes / self.stored_bytes if self.stored_bytes else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            **_Result.to_dict(self),
+            "stored_bytes": self.stored_bytes,
+            "deduplication_ratio": round(self.deduplication_ratio, 3),
+            "compression_ratio": round(self.compression_ratio, 3),
+            "total_ratio": round(self.total_ratio, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexResult(_Result):
+    """What a reindex read. `unreadable`: (name, reason) of packs that were left out."""
+
+    packs: int
+    chunks: int
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    elapsed_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            **_Result.to_dict(self),
+            "unreadable": [{"name": name, "reason": why} for name, why in self.unreadable],
+        }

@@ -1,0 +1,1 @@
+"""What can be done with a store: one module an operation, over an open repository."""

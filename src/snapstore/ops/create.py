@@ -1,0 +1,525 @@
+"""Create: takes paths, images and streams, and commits a snapshot of them."""
+
+import contextlib
+import grp
+import os
+import pwd
+import subprocess
+import time as clock
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snapstore import _native
+from snapstore.base import bytestext
+from snapstore.base.errors import (
+    CommandFailed,
+    InvalidArgument,
+    SourceUnreadable,
+    StoreBusy,
+    StoreFailed,
+)
+from snapstore.base.progress import Observer
+from snapstore.index import DedupView
+from snapstore.model import snapshot as records
+from snapstore.model.config import LEVELS, compression_name
+from snapstore.model.ids import new_ulid, ulid_bytes
+from snapstore.model.refs import PackRef, Refs
+from snapstore.model.results import CreateResult, Stream
+from snapstore.model.snapshot import Root, Snapshot
+from snapstore.ops.running import Meter
+from snapstore.repository.commit import Taken, commit_steps
+from snapstore.repository.open import Repository
+from snapstore.repository.session import Steps, drain
+
+_SUMS = (
+    "files",
+    "directories",
+    "new_files",
+    "changed_files",
+    "unchanged_files",
+    "read_bytes",
+    "unreadable_count",
+    "sockets",
+    "excluded",
+    "mounts",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a create is asked for. Paths are absolute; `exclude`: gitignore lines; `time_ns`: None
+    for now.
+    """
+
+    paths: tuple[bytes, ...]
+    images: tuple[bytes, ...]
+    streams: tuple[Stream, ...]
+    source: str
+    host: str
+    kind: str
+    tool: str
+    label: list[list[Any]]
+    created_by: dict[str, Any]
+    time_ns: int | None = None
+    parent: Snapshot | None = None
+    exclude: tuple[bytes, ...] = ()
+    one_file_system: bool = False
+    skip_if_unchanged: bool = False
+    dry_run: bool = False
+    rehash: bool = False
+    ignore_inode: bool = False
+    compression: str | None = None
+
+
+def plan(
+    repository: Repository,
+    paths: Sequence[str | bytes | os.PathLike[str]],
+    *,
+    images: Sequence[str | bytes | os.PathLike[str]],
+    streams: Sequence[Stream],
+    source: str | None,
+    host: str | None,
+    exclude: Sequence[str | bytes],
+    exclude_files: Sequence[str | bytes | os.PathLike[str]],
+    created_by: Mapping[str, Any] | None,
+    name: str | None,
+    description: str | None,
+    tags: Sequence[str],
+    metadata: Mapping[str, Any] | None,
+    kind: str,
+    **options: Any,
+) -> Plan:
+    """A plan out of the arguments of `Store.create`. InvalidArgument, SourceUnreadable (an exclude
+    file).
+    """
+    roots = tuple(dict.fromkeys(_absolute(path) for path in paths))
+    devices = tuple(dict.fromkeys(_absolute(path) for path in images))
+    names = [_stream_name(stream) for stream in streams]
+    everything = [*roots, *devices, *names]
+    if not everything:
+        raise InvalidArgument("nothing to take", hint="name a path, an image or a stream")
+    if len(set(everything)) != len(everything):
+        raise InvalidArgument("two roots have the same name")
+    if kind not in records.KINDS:
+        raise InvalidArgument(f"a snapshot cannot be of the kind {kind!r}")
+    if name is not None and not name:
+        raise InvalidArgument("a name cannot be empty")
+    host = host or repository.host
+    return Plan(
+        paths=roots,
+        images=devices,
+        streams=tuple(streams),
+        source=source or f"{host}:{','.join(sorted(map(bytestext.to_text, everything)))}",
+        host=host,
+        kind=kind,
+        exclude=tuple(_exclude_lines(exclude, exclude_files)),
+        label=records.label_operations(name, description, tags, dict(metadata or {})),
+        created_by=dict(created_by or {"type": "user", "id": _user()}),
+        **options,
+    )
+
+
+def create(repository: Repository, plan: Plan, observer: Observer | None) -> CreateResult:
+    """Carries out a plan.
+
+    The snapshot exists entirely or not at all. What was packed before an interruption or an error
+    stays in the store, and the next create finds it. Raises SourceNotFound, CommandFailed,
+    StoreReadOnly, NoSpace, StorageError, Cancelled.
+    """
+    meter = Meter("create", observer)
+    if plan.dry_run:
+        taker = _Taker(repository, plan, meter, new_ulid())
+        drain(taker.take(frozenset()))
+        return taker.result(None)
+    with repository.session("create") as session:
+        repository.prepare_writing()
+        taker = _Taker(repository, plan, meter, session.ulid)
+        try:
+            id = drain(commit_steps(session, taker.take))
+            repository.index().flush()
+            return taker.result(id)
+        finally:
+            taker.discard_caches()
+
+
+@dataclass(slots=True)
+class _Root:
+    """A root that was taken, and where its next stat cache waits."""
+
+    path: bytes
+    result: "_native.RootResult"
+    new_cache: Path | None = None
+    stream: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class _Taker:
+    """Takes everything that a plan names; again when a collector came in between."""
+
+    repository: Repository
+    plan: Plan
+    meter: Meter
+    session: str
+    parent: Snapshot | None = None
+    roots: list[_Root] = field(default_factory=list)
+    written: "_native.WriterResult | None" = None
+    unchanged: bool = False
+    prepared: list[Path] = field(default_factory=list)
+    times: int = 0
+
+    def take(self, condemned: frozenset[bytes]) -> Steps[Taken]:
+        """One pass over all roots, without using the packs in `condemned`."""
+        yield from ()
+        self.times += 1
+        if self.times > 1 and any(stream.fd is not None for stream in self.plan.streams):
+            raise StoreBusy(
+                "a collection ran meanwhile, and a stream cannot be read twice", hint="run it again"
+            )
+        repository = self.repository
+        packs, _ = repository.synchronise()
+        index = repository.index()
+        self.parent = self.plan.parent or self._newest()
+        begun_ns = clock.time_ns()
+        view = DedupView(index, index.numbers(condemned).values())
+        writer = self._writer(view, index_empty=index.entries == 0)
+        try:
+            caches = _Caches(self, packs, condemned)
+            self.roots = list(self._take_roots(writer, caches))
+            self.written = self.meter.wait(writer.finish())
+        except BaseException:
+            writer.abort()
+            raise
+        refs = self._refs(caches.used)
+        self.unchanged = self._is_unchanged()
+        if self.plan.dry_run or (self.unchanged and self.plan.skip_if_unchanged):
+            return Taken(refs, None, b"")
+        time_ns = self.plan.time_ns if self.plan.time_ns is not None else begun_ns
+        label = records.encode_label(self.plan.label, self.plan.created_by["id"], begun_ns)
+        return Taken(refs, self._payload(time_ns), label)
+
+    def _writer(self, view: DedupView, *, index_empty: bool) -> "_native.Writer":
+        config = self.repository.config
+        return _native.Writer(
+            os.fsencode(self.repository.path),
+            self.repository.keys,
+            view,
+            session=ulid_bytes(self.session),
+            chunk_bytes=config.chunk_bytes,
+            block_bytes=config.block_bytes,
+            meta_block_bytes=config.meta_block_bytes,
+            data_pack_bytes=config.data_pack_bytes,
+            meta_pack_bytes=config.meta_pack_bytes,
+            level=LEVELS[compression_name(self.plan.compression or config.compression)],
+            index_empty=index_empty,
+            dry_run=self.plan.dry_run,
+        )
+
+    def _newest(self) -> Snapshot | None:
+        """The newest snapshot of the same series and host, complete or partial."""
+        own = [
+            s
+            for s in self.repository.snapshots()
+            if s.status == "ready" and s.source == self.plan.source and s.host == self.plan.host
+        ]
+        return max(own, key=lambda s: (s.time_ns, s.id), default=None)
+
+    # Roots
+
+    def _take_roots(self, writer: "_native.Writer", caches: "_Caches") -> Iterator[_Root]:
+        plan, wait = self.plan, self.meter.wait
+        skip = _own_directories(self.repository)
+        for number, path in enumerate(plan.paths):
+            cache = caches.find(path)
+            new_cache = caches.prepare(number)
+            task = writer.take_tree(
+                path,
+                cache=_encoded(cache),
+                new_cache=_encoded(new_cache),
+                exclude=plan.exclude,
+                one_file_system=plan.one_file_system,
+                skip=skip,
+                ignore_inode=plan.ignore_inode,
+            )
+            yield _Root(path, wait(task), new_cache)
+        for path in plan.images:
+            yield _Root(path, wait(writer.take_file(path)))
+        for stream in plan.streams:
+            yield self._take_stream(writer, stream)
+
+    def _take_stream(self, writer: "_native.Writer", stream: Stream) -> _Root:
+        name = _stream_name(stream)
+        if stream.command is None:
+            descriptor = stream.fd if isinstance(stream.fd, int) else stream.fd.fileno()
+            result = self.meter.wait(writer.take_stream(descriptor, mtime_ns=clock.time_ns()))
+            return _Root(name, result, stream={"name": bytestext.to_text(name), "exit": 0})
+        with _running(stream.command) as process:
+            assert process.stdout is not None
+            task = writer.take_stream(process.stdout.fileno(), mtime_ns=clock.time_ns())
+            result = self.meter.wait(task)
+            code = process.wait()
+        shown = _shown(stream.command)
+        if code:
+            how = f"exit status {code}" if code > 0 else f"signal {-code}"
+            raise CommandFailed(
+                f"the command for {bytestext.to_text(name)} failed ({how}): {shown}",
+                hint="nothing was committed",
+                command=shown,
+                exit=code,
+            )
+        record = {"name": bytestext.to_text(name), "command": shown, "exit": code}
+        return _Root(name, result, stream=record)
+
+    # What is to be published
+
+    def _refs(self, reused: Collection[PackRef]) -> Refs:
+        """Packs that the roots need: those written, those found to hold something, those of reused
+        entries.
+        """
+        assert self.written is not None
+        packs = {PackRef(id, kind, size) for kind, id, size in self.written.packs}
+        packs.update(reused)
+        index = self.repository.index()
+        for number in {number for root in self.roots for number in root.result.packs}:
+            row = index.row(number)
+            packs.add(PackRef(row.id, row.kind, row.size))
+        disturbed = any(root.result.changed or root.result.unreadable_count for root in self.roots)
+        return Refs(tuple(sorted(packs)), exact=not reused and not disturbed)
+
+    def _is_unchanged(self) -> bool:
+        if self.parent is None:
+            return False
+        now = [(root.path, root.result.id.hex()) for root in self.roots]
+        return now == [(root.path, root.id) for root in self.parent.roots]
+
+    def _payload(self, time_ns: int) -> bytes:
+        plan, sums = self.plan, self._sums()
+        assert self.written is not None
+        stats = {name: sums[name] for name in _SUMS[:6]} | {
+            "bytes": sum(root.result.bytes for root in self.roots),
+            "new_bytes": self.written.new_bytes,
+            "new_chunks": self.written.new_chunks,
+            "new_nodes": self.written.new_nodes,
+            "stored_bytes": self.written.stored_bytes,
+            "elapsed_ms": round(self.meter.elapsed_s * 1000),
+        }
+        rules: dict[str, Any] = {}
+        if plan.exclude:
+            rules["exclude"] = [bytestext.to_text(line) for line in plan.exclude]
+        if plan.one_file_system:
+            rules["one_file_system"] = 1
+        return records.encode(
+            roots=[_recorded(root) for root in self.roots],
+            source=plan.source,
+            host=plan.host,
+            time_ns=time_ns,
+            kind=plan.kind,
+            parents=[self.parent.id] if self.parent else [],
+            created_by=plan.created_by,
+            session=self.session,
+            tool=plan.tool,
+            stats=stats,
+            owners=_owners(self.roots),
+            rules=rules,
+            unreadable=self._unreadable(),
+            unreadable_count=sums["unreadable_count"],
+            changed=self._changed(),
+            skipped={name: sums[name] for name in ("sockets", "excluded", "mounts")},
+            streams=[root.stream for root in self.roots if root.stream],
+        )
+
+    def _sums(self) -> dict[str, int]:
+        return {name: sum(getattr(r.result, name) for r in self.roots) for name in _SUMS}
+
+    def _unreadable(self) -> list[tuple[bytes, str]]:
+        return [
+            (_below(r.path, path), why) for r in self.roots for path, why in r.result.unreadable
+        ]
+
+    def _changed(self) -> list[bytes]:
+        return [_below(root.path, path) for root in self.roots for path in root.result.changed]
+
+    # Afterwards
+
+    def result(self, id: str | None) -> CreateResult:
+        """The result of the create; puts the new stat caches into use."""
+        assert self.written is not None
+        skipped = id is None and not self.plan.dry_run
+        snapshot = self.parent if skipped else None
+        if id is not None:
+            snapshot = self.repository.snapshot(id)
+            if snapshot is None:
+                raise StoreFailed(f"the snapshot {id} vanished right after it was written")
+        if snapshot is not None:
+            self._install_caches(snapshot.id)
+        sums = self._sums()
+        return CreateResult(
+            snapshot=snapshot,
+            skipped=skipped,
+            dry_run=self.plan.dry_run,
+            parent=self.parent.id if self.parent else None,
+            bytes=sum(root.result.bytes for root in self.roots),
+            new_bytes=self.written.new_bytes,
+            stored_bytes=self.written.stored_bytes,
+            unreadable=self._unreadable(),
+            changed=self._changed(),
+            elapsed_s=self.meter.elapsed_s,
+            **sums,
+        )
+
+    def _install_caches(self, snapshot: str) -> None:
+        caches = self.repository.stat_caches
+        if caches is not None:
+            for root in self.roots:
+                if root.new_cache is not None:
+                    caches.install(root.new_cache, self.plan.source, root.path, snapshot)
+            caches.clean(self.repository.snapshot_ids())
+
+    def discard_caches(self) -> None:
+        """Removes caches that were prepared and not put into use."""
+        for path in self.prepared:
+            path.unlink(missing_ok=True)
+
+
+class _Caches:
+    """Stat caches that may be used in one pass, and the packs on which their entries rely."""
+
+    def __init__(self, taker: _Taker, packs: Mapping[bytes, int], condemned: frozenset[bytes]):
+        self.used: set[PackRef] = set()
+        self._taker = taker
+        self._packs = packs
+        self._condemned = condemned
+        self._snapshots = taker.repository.snapshot_ids()
+
+    def find(self, path: bytes) -> Path | None:
+        """The cache for a root, if all that its entries need is there to stay."""
+        caches = self._taker.repository.stat_caches
+        if caches is None or self._taker.plan.rehash:
+            return None
+        found = caches.find(self._taker.plan.source, path, self._snapshots)
+        refs = found and self._taker.repository.refs(found[1])
+        if not found or not refs:
+            return None
+        if any(p.id not in self._packs or p.id in self._condemned for p in refs.packs):
+            return None
+        self.used.update(refs.packs)
+        return found[0]
+
+    def prepare(self, number: int) -> Path | None:
+        """Where the next cache of a root is to be written; None when it would not be kept."""
+        caches = self._taker.repository.stat_caches
+        if caches is None or self._taker.plan.dry_run:
+            return None
+        path = caches.prepare(self._taker.session, number)
+        self._taker.prepared.append(path)
+        return path
+
+
+# Arguments
+
+
+def _absolute(path: str | bytes | os.PathLike[str]) -> bytes:
+    raw = os.fsencode(path)
+    if not raw:
+        raise InvalidArgument("a path cannot be empty")
+    return os.path.abspath(raw)
+
+
+def _stream_name(stream: Stream) -> bytes:
+    name = os.fsencode(stream.name)
+    if not name or len(name) > 255 or b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise InvalidArgument(f"a stream cannot be called {stream.name!r}")
+    return name
+
+
+def _exclude_lines(
+    lines: Sequence[str | bytes], files: Sequence[str | bytes | os.PathLike[str]]
+) -> Iterator[bytes]:
+    yield from map(os.fsencode, lines)
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                yield from (line.rstrip(b"\r\n") for line in file)
+        except OSError as error:
+            raise SourceUnreadable(f"cannot read {path!r}: {error.strerror}") from error
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _encoded(path: Path | None) -> bytes | None:
+    return None if path is None else os.fsencode(path)
+
+
+# Surroundings
+
+
+def _own_directories(repository: Repository) -> list[tuple[int, int]]:
+    """(device, inode) of the store and of what is derived from it: never taken."""
+    found = []
+    for path in (repository.path, repository.local):
+        if path is not None:
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found.append((status.st_dev, status.st_ino))
+    return found
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str] | str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A command with its output in a pipe; ended when the block fails."""
+    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+    try:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0
+        )
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"cannot run {_shown(command)}: {error}") from error
+    try:
+        yield process
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+
+
+def _shown(command: Sequence[str] | str) -> str:
+    text = command if isinstance(command, str) else " ".join(command)
+    return bytestext.to_text(os.fsencode(text))
+
+
+def _owners(roots: Sequence[_Root]) -> dict[str, Any]:
+    """Names of the users and groups in the roots, as far as this machine knows them."""
+    users = {uid for root in roots for uid in root.result.uids}
+    groups = {gid for root in roots for gid in root.result.gids}
+    tables = {
+        "users": _names(users, lambda uid: pwd.getpwuid(uid).pw_name),
+        "groups": _names(groups, lambda gid: grp.getgrgid(gid).gr_name),
+    }
+    return {kind: table for kind, table in tables.items() if table}
+
+
+def _names(ids: set[int], name_of: Callable[[int], str]) -> dict[str, str]:
+    names = {}
+    for id in sorted(ids):
+        with contextlib.suppress(KeyError, OverflowError):
+            names[str(id)] = name_of(id)
+    return names
+
+
+def _recorded(root: _Root) -> Root:
+    result = root.result
+    return Root(root.path, result.kind, result.id.hex(), result.entries, result.bytes)
+
+
+def _below(root: bytes, path: bytes) -> bytes:
+    """A path relative to a root, as an absolute one."""
+    return root if not path else root.rstrip(b"/") + b"/" + path

@@ -1,0 +1,136 @@
+"""Listing: snapshots, what is in them, and the contents of a file."""
+
+from collections.abc import Iterator, Mapping
+
+from snapstore import _native
+from snapstore.base.bytestext import to_text
+from snapstore.base.errors import InvalidArgument, PathNotFound
+from snapstore.model import references
+from snapstore.model.results import ListedEntry
+from snapstore.model.snapshot import Snapshot, require_ready
+from snapstore.ops import places
+from snapstore.repository.open import Repository
+
+READ_BYTES = 1 << 20
+
+_ORDERS = {
+    "created_at": lambda s: (s.time_ns, s.id),
+    "name": lambda s: (s.name or "", s.time_ns),
+    "source": lambda s: (s.source, s.time_ns),
+    "host": lambda s: (s.host, s.time_ns),
+    "size_bytes": lambda s: (s.size_bytes, s.time_ns),
+}
+
+
+def snapshots(
+    repository: Repository,
+    *,
+    source: str | None = None,
+    host: str | None = None,
+    tag: str | None = None,
+    name: str | None = None,
+    kind: str | None = None,
+    partial: bool | None = None,
+    order: str = "-created_at",
+    limit: int | None = None,
+    all: bool = False,
+) -> list[Snapshot]:
+    """Snapshots that match every filter. Without `kind` and `all`, those made by the system and for
+    safety are left out.
+
+    `order`: created_at, name, source, host or size_bytes, with a minus for descending.
+    """
+    key = _ORDERS.get(order.removeprefix("-"))
+    if key is None:
+        raise InvalidArgument(f"snapshots cannot be ordered by {order!r}")
+    wanted = {"source": source, "host": host, "name": name, "kind": kind, "partial": partial}
+    wanted = {field: value for field, value in wanted.items() if value is not None}
+    hidden = () if all or kind is not None else ("system", "safety")
+    found = [
+        s
+        for s in repository.snapshots()
+        if s.kind not in hidden and (tag is None or tag in s.tags) and _all_equal(s, wanted)
+    ]
+    found.sort(key=key, reverse=order.startswith("-"))
+    return found[:limit]
+
+
+def _all_equal(snapshot: Snapshot, wanted: Mapping[str, object]) -> bool:
+    """Whether all these fields of a snapshot have these values."""
+    return not any(getattr(snapshot, field) != value for field, value in wanted.items())
+
+
+def get(repository: Repository, reference: str) -> Snapshot:
+    """The snapshot that a reference names. SnapshotNotFound, AmbiguousReference."""
+    return references.resolve(reference, repository.snapshots(), repository.host)
+
+
+def resolve(repository: Repository, reference: str) -> tuple[Snapshot, bytes | None]:
+    """Snapshot and path of `REF` or `REF:PATH`."""
+    found = repository.snapshots()
+    return references.split(
+        reference, lambda name: references.resolve(name, found, repository.host)
+    )
+
+
+def ls(
+    repository: Repository, snapshot: Snapshot, path: bytes, *, recursive: bool
+) -> Iterator[ListedEntry]:
+    """Entries of a directory, or the one entry that is no directory; roots without a path.
+    PathNotFound.
+    """
+    require_ready(snapshot)
+    reader = repository.reader(snapshot)
+    if not path:
+        for root in snapshot.roots:
+            entry = reader.root(bytes.fromhex(root.id))
+            yield ListedEntry(root.path, entry)
+            if recursive and entry.type == "directory":
+                yield from _below(reader, root.path, entry, True)
+        return
+    try:
+        place = places.find(reader, snapshot, path)
+    except PathNotFound:
+        roots = places.roots_below(snapshot, path)
+        if not roots:
+            raise
+        for root in roots:
+            entry = reader.root(bytes.fromhex(root.id))
+            yield ListedEntry(root.path, entry)
+            if recursive and entry.type == "directory":
+                yield from _below(reader, root.path, entry, True)
+        return
+    if place.entry.type == "directory":
+        yield from _below(reader, place.path, place.entry, recursive)
+    else:
+        yield ListedEntry(place.path, place.entry)
+
+
+def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[bytes]:
+    """Content of a file, piece by piece, each verified. PathNotFound, InvalidArgument (no file),
+    DamagedObject.
+    """
+    require_ready(snapshot)
+    reader = repository.reader(snapshot)
+    entry = places.find(reader, snapshot, path).entry
+    if entry.type != "file":
+        raise InvalidArgument(f"{to_text(path)} is not a file but a {entry.type}")
+    for offset in range(0, entry.size, READ_BYTES):
+        yield reader.read(entry, offset, min(READ_BYTES, entry.size - offset))
+
+
+def _below(
+    reader: "_native.Reader", path: bytes, directory: "_native.Entry", recursive: bool
+) -> Iterator[ListedEntry]:
+    """Entries below a directory, each directory before what is in it; depth costs no recursion."""
+    waiting = [(path, iter(reader.children(directory)))]
+    while waiting:
+        above, entries = waiting[-1]
+        entry = next(entries, None)
+        if entry is None:
+            waiting.pop()
+            continue
+        listed = ListedEntry(places.join(above, entry.name), entry)
+        yield listed
+        if recursive and entry.type == "directory":
+            waiting.append((listed.path, iter(reader.children(entry))))

@@ -1,0 +1,213 @@
+"""Restore: writes snapshots, subtrees or chosen paths into a new or empty directory."""
+
+import contextlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from snapstore import _native
+from snapstore.base.bytestext import to_text
+from snapstore.base.errors import (
+    InvalidArgument,
+    TargetDenied,
+    TargetInvalid,
+    TargetNotEmpty,
+)
+from snapstore.base.progress import Observer
+from snapstore.model.results import RestoreResult
+from snapstore.model.snapshot import Root, Snapshot, require_ready
+from snapstore.ops import places
+from snapstore.ops.places import Place
+from snapstore.ops.running import Meter
+from snapstore.repository.open import Repository
+
+MAX_PROBLEMS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of the core: a root (or these paths of it, or the contents of `strip`) into
+    `target`.
+    """
+
+    root: Root
+    target: bytes
+    paths: tuple[bytes, ...] | None = None
+    strip: bytes | None = None
+
+
+def restore(
+    repository: Repository,
+    snapshot: Snapshot,
+    target: bytes,
+    *,
+    within: bytes | None,
+    paths: Sequence[bytes],
+    verify: bool,
+    observer: Observer | None,
+) -> RestoreResult:
+    """Restores into `target`, which is missing (its parent exists) or an empty directory.
+
+    A snapshot of one root becomes the contents of `target`; of several, each is at its recorded
+    path below it. `within`: a path in the snapshot; a directory's contents become those of
+    `target`, anything else keeps its name. `paths`: only these, each at its path below its root.
+    Raises PathNotFound, TargetNotEmpty, TargetInvalid, TargetDenied, DamagedObject, NoSpace,
+    Cancelled.
+    """
+    require_ready(snapshot)
+    target = os.path.abspath(target)
+    _check_target(repository, target)
+    with repository.reading():
+        reader = repository.reader(snapshot)
+        refs = repository.refs(snapshot.id)
+        if refs is not None:
+            reader.preload([(pack.kind, pack.id) for pack in refs.packs])
+        steps = _plan(reader, snapshot, target, within, paths)
+        meter = Meter("restore", observer)
+        results = []
+        for step in steps:
+            if step.target != target:
+                if _restored_already(step, steps):
+                    continue
+                _make_parents(target, step.target)
+            task = reader.restore(
+                bytes.fromhex(step.root.id),
+                step.target,
+                paths=step.paths,
+                strip=step.strip,
+                verify=verify,
+            )
+            results.append((step, meter.wait(task)))
+    return _merge(snapshot, target, results, meter.elapsed_s)
+
+
+def _plan(
+    reader: "_native.Reader",
+    snapshot: Snapshot,
+    target: bytes,
+    within: bytes | None,
+    paths: Sequence[bytes],
+) -> list[Step]:
+    """What to restore where; every path is looked up before anything is written."""
+    if within and paths:
+        raise InvalidArgument("paths cannot be chosen inside a path")
+    if within:
+        place = places.find(reader, snapshot, within)
+        return [_single(place, target)]
+    chosen: dict[Root, list[bytes]] = defaultdict(list)
+    for path in paths:
+        place = places.find(reader, snapshot, path)
+        chosen[place.root].append(place.below)
+    roots = list(chosen) if paths else list(snapshot.roots)
+    below = dict.fromkeys(roots, target)
+    if len(snapshot.roots) > 1:
+        below = {root: b"/".join([target, *places.components(root.path)]) for root in roots}
+    steps = []
+    for root in sorted(roots, key=lambda root: root.path):
+        whole = not paths or b"" in chosen[root]
+        at = below[root]
+        if at == target and root.kind != "directory":
+            at = target + b"/" + places.components(root.path)[-1]
+        steps.append(Step(root, at, None if whole else tuple(chosen[root])))
+    return steps
+
+
+def _single(place: Place, target: bytes) -> Step:
+    """A subtree becomes the contents of `target`; what is no directory keeps its name below it."""
+    if place.entry.type == "directory":
+        return Step(place.root, target, strip=place.below or None)
+    if not place.below:
+        return Step(place.root, target + b"/" + places.components(place.root.path)[-1])
+    above = place.below.rpartition(b"/")[0]
+    return Step(place.root, target, paths=(place.below,), strip=above or None)
+
+
+def _restored_already(step: Step, steps: Sequence[Step]) -> bool:
+    """Whether a root that holds this one has put its contents in place."""
+    covering = any(
+        step.target.startswith(other.target + b"/") and other.paths is None
+        for other in steps
+        if other is not step
+    )
+    try:
+        status = os.lstat(step.target)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISDIR(status.st_mode):
+        return covering
+    return covering and bool(os.listdir(step.target))
+
+
+def _merge(
+    snapshot: Snapshot,
+    target: bytes,
+    results: Sequence[tuple[Step, "_native.RestoreResult"]],
+    elapsed_s: float,
+) -> RestoreResult:
+    problems = [
+        (places.join(step.target, path), what, reason)
+        for step, result in results
+        for path, what, reason in result.problems
+    ]
+    return RestoreResult(
+        snapshot=snapshot.id,
+        target=target,
+        files=sum(result.files for _, result in results),
+        directories=sum(result.directories for _, result in results),
+        others=sum(result.others for _, result in results),
+        bytes=sum(result.bytes for _, result in results),
+        problems=problems[:MAX_PROBLEMS],
+        problem_count=sum(result.problem_count for _, result in results),
+        verified_files=sum(result.verified_files for _, result in results),
+        elapsed_s=elapsed_s,
+    )
+
+
+# The target
+
+
+def _check_target(repository: Repository, target: bytes) -> None:
+    """The target may be missing or an empty directory, and not in the store."""
+    store = os.path.realpath(os.fsencode(repository.path))
+    if (os.path.realpath(target) + b"/").startswith(store + b"/"):
+        raise TargetInvalid(f"the target {to_text(target)} is inside the store")
+    try:
+        if os.listdir(target):
+            raise TargetNotEmpty(
+                f"the target {to_text(target)} is not empty",
+                hint="restore into a new or empty directory",
+            )
+    except FileNotFoundError:
+        if not os.path.isdir(os.path.dirname(target)):
+            raise TargetInvalid(
+                f"the directory for the target {to_text(target)} does not exist"
+            ) from None
+    except NotADirectoryError:
+        raise TargetInvalid(f"the target {to_text(target)} is not a directory") from None
+    except PermissionError as error:
+        raise TargetDenied(f"the target {to_text(target)} cannot be read") from error
+
+
+def _make_parents(target: bytes, path: bytes) -> None:
+    """Makes `target` and the directories from it down to `path`, following no links on the way."""
+    names = path[len(target) + 1 :].split(b"/")[:-1]
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(target)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in names:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=directory)
+                inner = os.open(name, flags, dir_fd=directory)
+                os.close(directory)
+                directory = inner
+        finally:
+            os.close(directory)
+    except PermissionError as error:
+        raise TargetDenied(f"cannot write in {to_text(target)}: {error.strerror}") from error
+    except OSError as error:
+        raise TargetInvalid(f"cannot restore into {to_text(path)}: {error.strerror}") from error

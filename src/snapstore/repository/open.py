@@ -1,0 +1,406 @@
+"""Repository: an open store: config, keys, objects, snapshots, and the index that goes with it."""
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapstore import _native
+from snapstore.base.errors import (
+    DamagedObject,
+    IndexDamaged,
+    NotAStore,
+    SnapstoreError,
+    StorageError,
+    StoreExists,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreTooNew,
+)
+from snapstore.index import DedupView, Index
+from snapstore.index import environment as environments
+from snapstore.model import names, snapshot
+from snapstore.model.config import Config
+from snapstore.model.names import Versioned
+from snapstore.model.refs import PackRef, Refs
+from snapstore.model.snapshot import Label, Snapshot
+from snapstore.repository import keys, medium
+from snapstore.repository.frames import NO_NONCE, Frames, FrameType
+from snapstore.repository.objects import LocalObjects, storage_error
+from snapstore.repository.session import Session
+from snapstore.repository.statcache import StatCaches
+
+DIRECTORIES = ("key", "data", "meta", "snap", "label", "refs", "ref", "sess", "gc", "tmp", "local")
+GARBAGE_SHARE = 0.5
+"""Share of records of deleted packs at which the index is rebuilt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A pack whose table could not be read."""
+
+    name: str
+    error: SnapstoreError
+
+
+class Repository:
+    """An open store. Thread-safe. Its index is opened when it is first needed.
+
+    `writable`: whether writing is possible and was asked for. `host`: name of this machine.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        objects: LocalObjects,
+        frames: Frames,
+        config: Config,
+        *,
+        writable: bool,
+        cache_dir: Path | None,
+    ) -> None:
+        assert frames.keys is not None
+        self.path = path
+        self.objects = objects
+        self.frames = frames
+        self.keys = frames.keys
+        self.config = config
+        self.writable = writable
+        self.host = socket.gethostname()
+        self._cache_dir = cache_dir
+        self._lock = threading.RLock()
+        self._index: Index | None = None
+        self._reader: _native.Reader | None = None
+        self.local = self._choose_local()
+
+    # Making and opening
+
+    @classmethod
+    def init(
+        cls,
+        path: Path,
+        config: Config,
+        *,
+        cache_dir: Path | None = None,
+        password: bytes | None = None,
+        kdf: dict[str, int] | None = None,
+    ) -> "Repository":
+        """Makes a store at `path`, which is missing or an empty directory, and opens it.
+        StoreExists.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.listdir(path):
+                raise StoreExists(f"{path} exists and is not empty", path=os.fspath(path))
+            for name in DIRECTORIES:
+                (path / name).mkdir(mode=0o700)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreExists(f"{path} exists already", path=os.fspath(path)) from error
+        except OSError as error:
+            raise storage_error("create", path, error) from error
+        objects = LocalObjects(path)
+        plain = Frames(objects, None)
+        if config.sealed:
+            assert password is not None
+            _, id, payload = keys.make_sealed(config, password, kdf=kdf)
+            plain.write(FrameType.KEY, f"key/{id}", payload)
+        frame = plain.encode(FrameType.CONFIG, names.CONFIG, NO_NONCE, config.encode())
+        objects.put(names.CONFIG, frame)
+        return cls.open(path, mode="rw", cache_dir=cache_dir, password=password)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        mode: str = "rw",
+        cache_dir: Path | None = None,
+        password: keys.Password | None = None,
+    ) -> "Repository":
+        """Opens the store at `path`. StoreNotFound, NotAStore, StoreTooNew, WrongPassword,
+        StorageError.
+        """
+        path = Path(os.path.abspath(path))
+        payload = _read_config(path)
+        config = Config.decode(payload)
+        try:
+            objects = LocalObjects(path, remote=medium.remote_kind(path) is not None)
+        except OSError as error:
+            raise storage_error("open", path, error) from error
+        opened = keys.open_keys(Frames(objects, None), config, payload, password)
+        return cls(
+            path,
+            objects,
+            Frames(objects, opened),
+            config,
+            writable=mode == "rw" and medium.writable(path) and medium.writable(path / "snap"),
+            cache_dir=cache_dir,
+        )
+
+    def close(self) -> None:
+        """Commits and closes the index."""
+        with self._lock:
+            self._reader = None
+            if self._index is not None:
+                index, self._index = self._index, None
+                index.close()
+
+    def _choose_local(self) -> Path | None:
+        """The directory for what is derived: in the store if that can be trusted, else in the
+        cache, else nowhere.
+        """
+        local = self.path / "local"
+        if not self.objects.remote:
+            if self.writable:
+                with contextlib.suppress(OSError):
+                    local.mkdir(mode=0o700)
+            if medium.private(local) and medium.writable(local):
+                return local
+        if self._cache_dir is None:
+            return None
+        cache = self._cache_dir / self.config.store.hex()
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            return None
+        return cache if medium.private(cache) and medium.writable(cache) else None
+
+    # Snapshots
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots. One that cannot be read has the status `damaged` and its error in
+        `record`.
+        """
+        labels: dict[str, list[Versioned]] = {}
+        for name in self.objects.list("label/"):
+            parsed = names.parse_versioned(name)
+            if parsed is not None:
+                labels.setdefault(parsed.snapshot, []).append(parsed)
+        found = []
+        for name in self.objects.list("snap/"):
+            id = names.parse_snapshot(name)
+            if id is not None:
+                read = self._snapshot(id, labels.get(id, []))
+                if read is not None:
+                    found.append(read)
+        return found
+
+    def snapshot(self, id: str) -> Snapshot | None:
+        """One snapshot; None when there is no such."""
+        labels = map(names.parse_versioned, self.objects.list("label/"))
+        return self._snapshot(id, [label for label in labels if label and label.snapshot == id])
+
+    def snapshot_ids(self) -> set[str]:
+        """Ids of all snapshots."""
+        return {id for name in self.objects.list("snap/") if (id := names.parse_snapshot(name))}
+
+    def _snapshot(self, id: str, labels: list[Versioned]) -> Snapshot | None:
+        try:
+            payload = self.frames.read(FrameType.SNAPSHOT, names.snapshot(id))
+            if payload is None:
+                return None
+            if self.frames.snapshot_id(payload) != id:
+                raise DamagedObject(f"snap/{id} is not what its name says", object=f"snap/{id}")
+            return snapshot.decode(id, payload, self._label(labels))
+        except (DamagedObject, StorageError, StoreTooNew) as error:
+            return snapshot.damaged(id, error)
+
+    def _label(self, labels: list[Versioned]) -> Label:
+        payloads = []
+        for label in sorted(labels):
+            with contextlib.suppress(DamagedObject, StoreTooNew):
+                payload = self.frames.read_versioned(FrameType.LABEL, label)
+                if payload is not None:
+                    payloads.append(payload)
+        try:
+            return snapshot.fold_labels(payloads)
+        except DamagedObject:
+            return Label()
+
+    def refs(self, id: str) -> Refs | None:
+        """The packs that a snapshot needs; None when no object says so. DamagedObject."""
+        parsed = map(names.parse_versioned, self.objects.list("refs/"))
+        found = sorted(name for name in parsed if name and name.snapshot == id)
+        if not found:
+            return None
+        payload = self.frames.read_versioned(FrameType.REFS, found[-1])
+        return None if payload is None else Refs.decode(payload)
+
+    # Sessions
+
+    @contextlib.contextmanager
+    def session(self, purpose: str) -> Iterator[Session]:
+        """A lease for as long as the block runs. StoreReadOnly when the store cannot be written."""
+        self.require_writable()
+        session = Session(self.frames, purpose=purpose, host=self.host, pid=os.getpid())
+        try:
+            session.begin()
+            yield session
+        finally:
+            session.end()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keeps what long reads need from being collected, as far as the store can be written."""
+        if not self.writable:
+            yield
+            return
+        with self.session("restore"):
+            yield
+
+    def require_writable(self) -> None:
+        """StoreReadOnly unless snapshots can be written here."""
+        if not self.writable:
+            raise StoreReadOnly(f"the store at {self.path} is open for reading only")
+        unknown = self.config.unknown_optional
+        if unknown:
+            raise StoreTooNew(
+                f"writing needs features that this version does not know: {', '.join(unknown)}",
+                features=list(unknown),
+            )
+
+    def prepare_writing(self) -> None:
+        """Clears away what dead writers left and sets the reserve aside."""
+        self.objects.clean()
+        if self.local == self.path / "local":
+            self.objects.make_reserve(self.local)
+
+    # Packs and the index
+
+    @property
+    def stat_caches(self) -> StatCaches | None:
+        return StatCaches(self.local) if self.local else None
+
+    def index(self) -> Index:
+        """The index. One that is damaged, foreign or missing is made anew (empty)."""
+        with self._lock:
+            if self._index is None:
+                self._index = self._open_index()
+            return self._index
+
+    def _open_index(self) -> Index:
+        if self.local is None:
+            return Index.temporary(self.config.store, _number_of)
+        path = environments.newest(self.local)
+        if path is not None:
+            try:
+                return Index.open(path, self.config.store, _number_of)
+            except IndexDamaged:
+                pass
+        return Index.create(self.local, self.config.store, _number_of)
+
+    def synchronise(self) -> tuple[dict[bytes, int], list[Unread]]:
+        """Makes the index agree with the packs that there are.
+
+        Gives the packs (id to kind), and those whose tables cannot be read: they are not in the
+        index.
+        """
+        with self._lock:
+            packs = {id: kind for kind, id in self.objects.packs()}
+            rows = self.index().rows()
+            if (packs and not rows) or self.index().garbage_share() > GARBAGE_SHARE:
+                return packs, self.rebuild(packs)
+            index = self.index()
+            index.drop_packs([row.number for row in rows if row.id not in packs and row.state != 2])
+            index.restore_packs([row.number for row in rows if row.id in packs and row.state == 2])
+            known = {row.id for row in rows if row.state != 0}
+            unread: list[Unread] = []
+            for table in self.tables((id for id in packs if id not in known), packs, unread):
+                index.add_pack(table)
+            index.flush()
+            return packs, unread
+
+    def rebuild(
+        self, packs: dict[bytes, int], note: Callable[[bytes], None] | None = None
+    ) -> list[Unread]:
+        """Makes the index anew from the tables of `packs`; gives those that cannot be read.
+
+        `note` hears of each pack before it is read.
+        """
+        unread: list[Unread] = []
+        ids: Iterable[bytes] = packs
+        if note is not None:
+            ids = (note(id) or id for id in packs)
+        self.index().rebuild(self.tables(ids, packs, unread))
+        return unread
+
+    def tables(
+        self, ids: Iterable[bytes], kinds: dict[bytes, int], unread: list[Unread]
+    ) -> "Iterator[_native.PackTable]":
+        """Tables of packs; those that cannot be read go to `unread`."""
+        for id in ids:
+            name = names.pack(kinds[id], id)
+            try:
+                yield _native.read_pack_table(
+                    self.keys, os.fsencode(self.path / name), id, kinds[id]
+                )
+            except (DamagedObject, StorageError, StoreTooNew) as error:
+                unread.append(Unread(name, error))
+
+    def cover(self, packs: Iterable[PackRef]) -> None:
+        """Makes sure that the index knows these packs, as far as they exist and can be read."""
+        wanted = {pack.id: pack.kind for pack in packs}
+        index = self.index()
+        known = index.numbers(wanted)
+        for table in self.tables((id for id in wanted if id not in known), wanted, []):
+            index.add_pack(table)
+
+    def reader(self, snapshot: Snapshot | None = None) -> "_native.Reader":
+        """A reader of trees and content; with a snapshot, one that finds all that it needs."""
+        with self._lock:
+            if snapshot is not None:
+                self._cover_snapshot(snapshot)
+            if self._reader is None:
+                self._reader = self.reader_of(self.index())
+            return self._reader
+
+    def reader_of(self, index: Index | DedupView) -> "_native.Reader":
+        """A reader that finds what `index` knows."""
+        return _native.Reader(os.fsencode(self.path), self.keys, index)
+
+    def _cover_snapshot(self, snapshot: Snapshot) -> None:
+        try:
+            refs = self.refs(snapshot.id)
+        except DamagedObject:
+            refs = None
+        if refs is None:  # derived, and can be missing: then all packs are looked at
+            self.synchronise()
+        else:
+            self.cover(refs.packs)
+
+
+def _number_of(location: bytes) -> int:
+    return _native.location(location)[0]
+
+
+def _read_config(path: Path) -> bytes:
+    """Payload of the object `config`: what makes a directory a store."""
+    name = path / names.CONFIG
+    try:
+        if not path.is_dir():
+            os.stat(path)
+            raise NotAStore(f"{path} is not a directory")
+        data = name.read_bytes()
+    except FileNotFoundError:
+        if path.is_dir() and os.listdir(path):
+            raise NotAStore(
+                f"{path} has files but is not a store", hint="init makes one in a new directory"
+            ) from None
+        raise StoreNotFound(
+            f"there is no store at {path}", hint="init makes one", path=os.fspath(path)
+        ) from None
+    except OSError as error:
+        raise storage_error("read", name, error) from error
+    try:
+        return _native.read_frame(None, FrameType.CONFIG, names.CONFIG, data)[1]
+    except DamagedObject as error:
+        raise NotAStore(f"{name} is not a store's config: {error}") from error
+
+
+def new_id() -> bytes:
+    """A random store or family id."""
+    return secrets.token_bytes(16)

@@ -1,0 +1,103 @@
+"""`snap check`."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Snap
+
+
+def flip(path: Path, offset: int) -> None:
+    """Inverts one byte of an object."""
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0xFF]))
+
+
+@pytest.fixture
+def damaged(filled: Snap) -> Snap:
+    """A byte in the middle of the only block of data is wrong."""
+    packs = [path for path in (filled.store / "data").rglob("*") if path.is_file()]
+    assert len(packs) == 1
+    flip(packs[0], packs[0].stat().st_size // 3)
+    return filled
+
+
+def test_sound(filled: Snap) -> None:
+    assert str(filled("check")).endswith("no damage found\n")
+    text = str(filled("check", "--read-data"))
+    assert text.startswith("snapshots    1 checked\ntrees        ")
+    assert "packs checked, " in text
+    assert text.endswith("no damage found\n")
+
+
+def test_references(filled: Snap) -> None:
+    assert filled("check", "first", "--read-data").status == 0
+    assert filled("check", "--read-data", "first").status == 0
+    assert filled("check", "nothing").status == 13
+
+
+@pytest.mark.parametrize("share", ["100%", "50%", "1/3", "0.5%"])
+def test_share(filled: Snap, share: str) -> None:
+    assert filled("check", f"--read-data={share}").status == 0
+
+
+@pytest.mark.parametrize("share", ["", "0%", "101%", "3/2", "1/0", "all", "10"])
+def test_share_without_meaning(filled: Snap, share: str) -> None:
+    run = filled("check", f"--read-data={share}")
+    assert run.status == 2
+    assert "is not a share" in str(run)
+
+
+def test_time_limit(filled: Snap) -> None:
+    assert filled("check", "--read-data", "--time-limit", "10m").status == 0
+    assert filled("check", "--read-data", "--time-limit", "soon").status == 2
+
+
+def test_time_limit_that_comes_first_is_told(filled: Snap, files: Path) -> None:
+    (files / "more.bin").write_bytes(os.urandom(1 << 22))
+    filled("create", files)
+    run = filled("check", "--read-data", "--time-limit", "0s")
+    assert run.status == 0
+    assert "snap: warning: the time limit came first: not everything was checked\n" in str(run)
+
+
+def test_damage(damaged: Snap, files: Path) -> None:
+    run = damaged("check", "--read-data")
+    assert run.status == 5
+    text = str(run)
+    assert text.startswith("pack ")
+    assert "  hits <short>:~/files/data.bin\n" in text
+    assert "; 1 file hit in 1 snapshot\n" in text
+    assert text.endswith("--- stderr\nsnap: error: the store is damaged\n--- status 5\n")
+
+
+def test_damage_as_json(damaged: Snap, files: Path) -> None:
+    run = damaged("check", "--read-data", "--json")
+    assert run.status == 5
+    assert run.stderr == b""
+    document = json.loads(run.stdout)
+    assert document["ok"] is False
+    hit = [file["path"] for problem in document["problems"] for file in problem["affected"]]
+    assert hit == [f"{files}/data.bin"]
+
+
+def test_damaged_content_is_not_restored(damaged: Snap, files: Path) -> None:
+    run = damaged("restore", "first", "--target", "back")
+    assert run.status in (3, 5)
+    restored = damaged.home / "back" / "data.bin"
+    assert not restored.exists() or restored.read_bytes() == (files / "data.bin").read_bytes()
+
+
+def test_missing_pack(filled: Snap) -> None:
+    for pack in (filled.store / "data").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+    run = filled("check")
+    assert run.status == 5
+    assert "~/files/data.bin" in str(run)

@@ -1,0 +1,94 @@
+"""`snap show`."""
+
+import json
+from pathlib import Path
+
+import snapstore
+from tests.cli.runner import Snap
+
+
+def test_show(filled: Snap, files: Path) -> None:
+    filled(
+        "create", files, "--name", "full", "--host", "box", "--source", "web", "--tag", "prod",
+        "--description", "before\nthe upgrade", "--meta", "ticket=7", "--meta", "by=me",
+        "--exclude", "*.tmp",
+    )  # fmt: skip
+    text = str(filled("show", "full"))
+    for line in (
+        "snapshot     <id>\n",
+        "name         full\n",
+        "created      <time>\n",
+        "host         box\n",
+        "source       web\n",
+        "kind         user\n",
+        "tags         prod\n",
+        "description  before\\nthe upgrade\n",
+        "             ticket=7\n",
+        "parent       <id>\n",
+        "size         100 KiB\n",
+        "holds        ~/files  (directory, 5 entries, 100 KiB)\n",
+    ):
+        assert line in text
+
+
+def test_references(filled: Snap, files: Path) -> None:
+    filled("create", files, "--name", "second")
+    by_name = filled("show", "second").stdout
+    assert filled("show", "latest").stdout == by_name
+    identity = json.loads(filled("show", "second", "--json").stdout)["snapshot"]["id"]
+    assert filled("show", identity[:8]).stdout == by_name
+    assert filled("show", "latest~1").stdout == filled("show", "first").stdout
+
+
+def test_unknown_reference(filled: Snap) -> None:
+    run = filled("show", "nothing")
+    assert run.status == 13
+    assert "snap: error: " in str(run)
+    assert "nothing" in str(run)
+    assert "snap: hint: " in str(run)
+
+
+def test_unknown_reference_as_json(filled: Snap) -> None:
+    run = filled("show", "nothing", "--json")
+    assert run.stdout == b""
+    assert json.loads(run.stderr)["error"]["kind"] == "snapshot-not-found"
+
+
+def test_no_snapshot_at_all(snap: Snap) -> None:
+    snap("init")
+    assert snap("show", "latest").status == 13
+
+
+def test_ambiguous_reference(snap: Snap, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    common = two_that_begin_alike(snap.store, tmp_path / "empty")
+    run = snap("show", common)
+    assert run.status == 13
+    assert f"'{common}'" in str(run)
+    told = json.loads(snap("show", common, "--json").stderr)["error"]
+    assert told["kind"] == "ambiguous-reference"
+    assert len(told["candidates"]) == 2
+
+
+def two_that_begin_alike(place: Path, source: Path) -> str:
+    """Makes snapshots until two ids have their first four digits in common."""
+    seen: set[str] = set()
+    with snapstore.init(place) as store:
+        while True:
+            made = store.create(source).snapshot
+            assert made is not None
+            if made.id[:4] in seen:
+                return made.id[:4]
+            seen.add(made.id[:4])
+
+
+def test_reference_that_is_too_short(filled: Snap) -> None:
+    identity = json.loads(filled("show", "first", "--json").stdout)["snapshot"]["id"]
+    assert filled("show", identity[:3]).status == 13
+    assert filled("show", identity[:4]).status == 0
+
+
+def test_reference_is_missing(filled: Snap) -> None:
+    run = filled("show")
+    assert run.status == 2
+    assert "Missing argument 'REF'" in str(run)
