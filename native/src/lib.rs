@@ -7,6 +7,7 @@ use snapstore_core::chunker::{choose, Chunker, HEAD_LEN};
 mod errors;
 mod index;
 mod keys;
+mod reader;
 mod task;
 mod writer;
 
@@ -44,6 +45,11 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<keys::Keys>()?;
     module.add_class::<keys::PackTable>()?;
     module.add_class::<task::Task>()?;
+    module.add_class::<reader::Reader>()?;
+    module.add_class::<reader::Entry>()?;
+    module.add_class::<reader::RestoreResult>()?;
+    module.add_class::<reader::CheckResult>()?;
+    module.add_class::<reader::PackCheckResult>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::WriterResult>()?;
     module.add_class::<writer::RootResult>()?;

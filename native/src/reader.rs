@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use snapstore_core::check::{check_packs, check_trees, PackReport, TreeReport};
+use snapstore_core::check::{check_packs, check_trees, PackOptions, PacksChecked, TreesChecked};
 use snapstore_core::error::Error;
 use snapstore_core::id::{self, Id};
 use snapstore_core::node::{self, What};
@@ -170,8 +170,8 @@ pub struct CheckResult {
     problem_count: u64,
 }
 
-fn check_result(py: Python<'_>, report: TreeReport) -> PyResult<Py<PyAny>> {
-    let problems = report.problems.into_iter().map(|(root, path, why)| (root, bytes(py, &path), why)).collect();
+fn check_result(py: Python<'_>, report: TreesChecked) -> PyResult<Py<PyAny>> {
+    let problems = report.problems.into_iter().map(|p| (p.root, bytes(py, &p.path), p.reason)).collect();
     let result =
         CheckResult { nodes: report.nodes, chunks: report.chunks, problems, problem_count: report.problem_count };
     Ok(Py::new(py, result)?.into_any())
@@ -187,8 +187,8 @@ pub struct PackCheckResult {
     checked: Vec<Py<PyBytes>>,
 }
 
-fn pack_check_result(py: Python<'_>, report: PackReport) -> PyResult<Py<PyAny>> {
-    let problems = report.problems.into_iter().map(|(kind, id, why)| (kind as u8, bytes(py, &id.0), why)).collect();
+fn pack_check_result(py: Python<'_>, report: PacksChecked) -> PyResult<Py<PyAny>> {
+    let problems = report.problems.into_iter().map(|p| (p.kind as u8, bytes(py, &p.id.0), p.reason)).collect();
     let result = PackCheckResult {
         packs: report.packs,
         bytes: report.bytes,
@@ -321,8 +321,10 @@ impl Reader {
         let names = packs_of(packs.into_iter().map(|(kind, id, _)| (kind, id)).collect())?;
         let packs: Vec<(Kind, Id, u64)> = names.into_iter().zip(sizes).map(|((kind, id), size)| (kind, id, size)).collect();
         let (store, keys) = (self.store.clone(), self.keys.clone());
-        let limit = time_limit_s.map(|s| Duration::from_secs_f64(s.max(0.0)));
-        let work = move |progress: &Progress| check_packs(&store, &keys, &packs, read_data, limit, threads, progress);
+        // About 30 years: longer than any machine checks, and no limit that a Duration could not hold.
+        let time_limit = time_limit_s.map(|s| Duration::from_secs_f64(s.clamp(0.0, 1e9)));
+        let options = PackOptions { read_data, time_limit, threads };
+        let work = move |progress: &Progress| check_packs(&store, &keys, &packs, options, progress);
         Task::spawn(Arc::default(), work, pack_check_result)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyType};
+use pyo3::types::{PyBytes, PyDict};
 use snapstore_core::error::{Error, Result};
 use snapstore_core::progress::Progress;
 use std::sync::atomic::Ordering::Relaxed;
@@ -79,11 +79,6 @@ impl Task {
 
 #[pymethods]
 impl Task {
-    #[classmethod]
-    fn __class_getitem__(cls: &Bound<'_, PyType>, _item: &Bound<'_, PyAny>) -> Py<PyType> {
-        cls.clone().unbind()
-    }
-
     fn poll(&self, py: Python<'_>, timeout_s: f64) -> bool {
         let timeout = Duration::from_secs_f64(timeout_s.clamp(0.0, 3600.0));
         py.detach(|| self.wait(Some(timeout)))

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from tests.cli.runner import Snap
+from cli_runner import Snap
 
 
 @pytest.fixture

@@ -4,13 +4,36 @@ Coarse calls only: one per tree, pack or batch. Long work runs on the core's own
 which Python polls; the interpreter lock is never held while bytes move. Errors are the classes of `snapstore.base.errors`.
 """
 
+import builtins
 from collections.abc import Sequence
-from typing import Any, Generic, Protocol, TypeVar, final
+from typing import Generic, Protocol, TypeVar, final, type_check_only
 
-T_co = TypeVar("T_co", covariant=True)
+_T_co = TypeVar("_T_co", covariant=True)
+
+__all__ = [
+    "CheckResult",
+    "Entry",
+    "Keys",
+    "PackCheckResult",
+    "PackTable",
+    "Reader",
+    "RestoreResult",
+    "RootResult",
+    "Task",
+    "VERSION",
+    "Writer",
+    "WriterResult",
+    "cut_points",
+    "hash_pack",
+    "location",
+    "read_frame",
+    "read_pack_table",
+    "write_frame",
+]
 
 VERSION: str
 
+@type_check_only
 class Index(Protocol):
     """What the core asks of the index. Called from the core's threads, with the interpreter lock held."""
 
@@ -28,7 +51,7 @@ class Keys:
     """The keys of a family: ids always, sealing when there are master keys (the highest epoch seals)."""
 
     def __new__(
-        cls, family: bytes, secret: bytes = ..., masters: dict[int, bytes] | None = None
+        cls, family: bytes, secret: bytes | None = None, masters: dict[int, bytes] | None = None
     ) -> Keys: ...
     @property
     def family(self) -> bytes: ...
@@ -75,7 +98,7 @@ def location(record: bytes) -> tuple[int, int, int, int]:
     """(pack number, block, offset in the block, length) of a 16-byte location."""
 
 @final
-class Task(Generic[T_co]):
+class Task(Generic[_T_co]):
     """Work that runs on the core's threads."""
 
     def poll(self, timeout_s: float) -> bool:
@@ -86,7 +109,7 @@ class Task(Generic[T_co]):
         """A path being worked on."""
     def cancel(self) -> None:
         """Asks the work to stop; `result` then raises Cancelled."""
-    def result(self) -> T_co:
+    def result(self) -> _T_co:
         """The result, or the error that ended the work. Waits for the end."""
 
 @final
@@ -94,7 +117,7 @@ class RootResult:
     """A root that was taken."""
 
     @property
-    def id(self) -> bytes: ...
+    def id(self) -> builtins.bytes: ...
     @property
     def kind(self) -> str:
         """`directory`, `file`, `image`, `stream`, `other`."""
@@ -117,12 +140,12 @@ class RootResult:
     @property
     def read_bytes(self) -> int: ...
     @property
-    def unreadable(self) -> list[tuple[bytes, str]]:
+    def unreadable(self) -> list[tuple[builtins.bytes, str]]:
         """At most 10,000 (path relative to the root, reason)."""
     @property
     def unreadable_count(self) -> int: ...
     @property
-    def changed(self) -> list[bytes]:
+    def changed(self) -> list[builtins.bytes]:
         """Paths that changed while being read, twice (at most 10,000)."""
     @property
     def sockets(self) -> int: ...
@@ -187,9 +210,9 @@ class Writer:
         *,
         cache: bytes | None = None,
         new_cache: bytes | None = None,
-        exclude: Sequence[bytes] = (),
+        exclude: Sequence[bytes] = ...,
         one_file_system: bool = False,
-        skip: Sequence[tuple[int, int]] = (),
+        skip: Sequence[tuple[int, int]] = ...,
         ignore_inode: bool = False,
     ) -> Task[RootResult]:
         """Takes a path of any type as a root. `cache`: stat cache file of the last run (ignored when unusable);
@@ -213,7 +236,7 @@ class Entry:
     """An entry of a directory, or a root (with an empty name). Immutable."""
 
     @property
-    def name(self) -> bytes: ...
+    def name(self) -> builtins.bytes: ...
     @property
     def type(self) -> str:
         """`file`, `directory`, `symlink`, `fifo`, `chardev`, `blockdev`."""
@@ -230,7 +253,7 @@ class Entry:
     def size(self) -> int:
         """Bytes of a file; length of a link's target; else 0."""
     @property
-    def target(self) -> bytes | None: ...
+    def target(self) -> builtins.bytes | None: ...
     @property
     def device(self) -> tuple[int, int] | None: ...
     @property
@@ -240,7 +263,7 @@ class Entry:
     def bytes(self) -> int:
         """Of a directory: sum of the sizes of all files below it; of a file: its size."""
     @property
-    def node(self) -> bytes | None:
+    def node(self) -> builtins.bytes | None:
         """Of a directory that is not empty: id of its top node."""
     @property
     def has_xattrs(self) -> bool: ...
@@ -259,7 +282,7 @@ class RestoreResult:
     def bytes(self) -> int:
         """Bytes written (holes and zero runs left as holes not counted)."""
     @property
-    def problems(self) -> list[tuple[bytes, str, str]]:
+    def problems(self) -> list[tuple[builtins.bytes, str, str]]:
         """(path, what: `content`, `owner`, `mode`, `times`, `xattr NAME`, `device`, `link`, …, reason); at most 100,000."""
     @property
     def problem_count(self) -> int: ...
@@ -287,16 +310,16 @@ class PackCheckResult:
     @property
     def bytes(self) -> int: ...
     @property
-    def problems(self) -> list[tuple[int, bytes, str]]:
+    def problems(self) -> list[tuple[int, builtins.bytes, str]]:
         """(kind, pack id, what is wrong)."""
     @property
-    def bad_ids(self) -> list[bytes]:
+    def bad_ids(self) -> list[builtins.bytes]:
         """Ids of the chunks and nodes that cannot be read from the packs checked."""
     @property
     def complete(self) -> bool:
         """False when `time_limit_s` ended it early."""
     @property
-    def checked(self) -> list[bytes]:
+    def checked(self) -> list[builtins.bytes]:
         """Ids of the packs that were checked."""
 
 @final
@@ -337,7 +360,7 @@ class Reader:
         that directory's contents become `target`. `verify`: read back and compare afterwards.
         Raises TargetNotEmpty, TargetDenied, PathNotFound."""
     def check_trees(
-        self, roots: Sequence[bytes], *, bad_ids: Sequence[bytes] = ()
+        self, roots: Sequence[bytes], *, bad_ids: Sequence[bytes] = ...
     ) -> Task[CheckResult]:
         """Reads every distinct node below `roots` and asks for every chunk; `bad_ids` count as missing."""
     def check_packs(
@@ -352,6 +375,3 @@ class Reader:
 
 def cut_points(content: bytes, chunk_bytes: int, keys: Keys) -> list[tuple[int, int, bytes | None]]:
     """(offset, length, id or None for a zero run) of `content` without holes, for golden vectors and tests."""
-
-def core_info() -> dict[str, Any]:
-    """Versions and processor features, for bug reports."""

@@ -47,8 +47,9 @@ def report(error: BaseException, settings: Settings) -> int:
     """Tells what went wrong and returns the exit status."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
+    _flush_or_drop()
     if isinstance(error, BrokenPipeError):
-        return _leave_pipe()
+        return BROKEN_PIPE
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stderr.write(error.format_message() + "\n")
         return USAGE
@@ -99,7 +100,6 @@ def _tell(failure: Failure, settings: Settings) -> None:
         text = render.complaint("error", failure.message)
         if failure.hint:
             text += "\n" + render.complaint("hint", failure.hint)
-    sys.stdout.flush()
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -115,9 +115,11 @@ def as_json(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _leave_pipe() -> int:
-    """The reader of our output has gone: no complaint, and none from the interpreter's last flush
-    either.
+def _flush_or_drop() -> None:
+    """Writes out what was printed; what cannot be written is dropped, or the interpreter's last
+    flush would complain.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,10 +5,8 @@ printed holds no control character and no invalid UTF-8. Names are escaped as in
 so they can be pasted there.
 """
 
-import json
 import os
 import re
-import shutil
 import stat
 import sys
 import unicodedata
@@ -147,6 +145,8 @@ def warning(message: str) -> None:
 
 def document(data: dict[str, Any]) -> None:
     """The one JSON document of a command."""
+    import json
+
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
@@ -187,6 +187,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         for i, column in enumerate(columns)
     ]
     if is_terminal(sys.stdout):
+        import shutil
+
         _squeeze(columns, widths, shutil.get_terminal_size().columns)
     head = _line([column.title for column in columns], columns, widths)
     out(styled(head, "head", sys.stdout))

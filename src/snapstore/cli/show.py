@@ -53,7 +53,7 @@ def _rows(snapshot: "Snapshot") -> Iterator[tuple[str, str]]:
     yield from _several("parent", snapshot.parents)
     yield "size", render.size(snapshot.size_bytes)
     yield from _several("holds", (_root(root) for root in snapshot.roots))
-    yield from _several("made with", (f"{key} {rule}" for key, rule in snapshot.rules.items()))
+    yield from _several("made with", _rules(snapshot))
     yield "tool", render.plain(snapshot.tool)
     yield from _several("unreadable", _unreadable(snapshot))
     yield from _several("changed", (render.name(path) for path in snapshot.changed))
@@ -64,6 +64,14 @@ def _several(label: str, values: "Iterator[str] | tuple[str, ...]") -> Iterator[
     for value in values:
         yield label, render.plain(value)
         label = ""
+
+
+def _rules(snapshot: "Snapshot") -> Iterator[str]:
+    for rule, value in snapshot.rules.items():
+        if isinstance(value, list):
+            yield from (f"{rule} {one}" for one in value)
+        else:
+            yield str(rule)
 
 
 def _root(root: "Root") -> str:

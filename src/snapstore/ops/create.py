@@ -8,6 +8,7 @@ import subprocess
 import time as clock
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ class _Taker:
     # Roots
 
     def _take_roots(self, writer: "_native.Writer", caches: "_Caches") -> Iterator[_Root]:
-        plan, wait = self.plan, self.meter.wait
+        plan, wait = self.plan, partial(self.meter.wait, goes_on=True)
         skip = _own_directories(self.repository)
         for number, path in enumerate(plan.paths):
             cache = caches.find(path)
@@ -252,12 +253,13 @@ class _Taker:
         name = _stream_name(stream)
         if stream.command is None:
             descriptor = stream.fd if isinstance(stream.fd, int) else stream.fd.fileno()
-            result = self.meter.wait(writer.take_stream(descriptor, mtime_ns=clock.time_ns()))
+            task = writer.take_stream(descriptor, mtime_ns=clock.time_ns())
+            result = self.meter.wait(task, goes_on=True)
             return _Root(name, result, stream={"name": bytestext.to_text(name), "exit": 0})
         with _running(stream.command) as process:
             assert process.stdout is not None
             task = writer.take_stream(process.stdout.fileno(), mtime_ns=clock.time_ns())
-            result = self.meter.wait(task)
+            result = self.meter.wait(task, goes_on=True)
             code = process.wait()
         shown = _shown(stream.command)
         if code:

@@ -26,8 +26,11 @@ class Meter:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._start
 
-    def wait(self, task: "_native.Task[T]") -> T:
-        """The task's result; the observer hears of it meanwhile. Ctrl-C cancels it: Cancelled."""
+    def wait(self, task: "_native.Task[T]", *, goes_on: bool = False) -> T:
+        """The task's result; the observer hears of it meanwhile. Ctrl-C cancels it: Cancelled.
+
+        `goes_on`: the next task's counters go on from this one's (those of one writer do).
+        """
         try:
             while not task.poll(INTERVAL_S):
                 self._report(task.counters(), task.current())
@@ -40,7 +43,7 @@ class Meter:
         except BaseException:
             self._cancel(task)
             raise
-        for name, count in counters.items():
+        for name, count in ({} if goes_on else counters).items():
             self._ended[name] = self._ended.get(name, 0) + count
         return result
 

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-
-from tests.cli.runner import Snap
+from cli_runner import Snap
 
 
 def flip(path: Path, offset: int) -> None:

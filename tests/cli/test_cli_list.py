@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-
-from tests.cli.runner import Snap
+from cli_runner import Snap
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import sys
 
 import click
 import pytest
+from cli_runner import Snap
 
 from snapstore.cli.main import COMMANDS
 from snapstore.cli.main import snap as group
 from snapstore.cli.verbs import NEIGHBOURS, NOT_YET
-from tests.cli.runner import Snap
 
 
 def test_no_arguments(snap: Snap) -> None:

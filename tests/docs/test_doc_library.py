@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
+import doc_console as console
 import pytest
-
-from tests.docs import console
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 

@@ -3,15 +3,16 @@
 import json
 from pathlib import Path
 
+from cli_runner import Snap
+
 import snapstore
-from tests.cli.runner import Snap
 
 
 def test_show(filled: Snap, files: Path) -> None:
     filled(
         "create", files, "--name", "full", "--host", "box", "--source", "web", "--tag", "prod",
         "--description", "before\nthe upgrade", "--meta", "ticket=7", "--meta", "by=me",
-        "--exclude", "*.tmp",
+        "--exclude", "*.tmp", "--parent", "first",
     )  # fmt: skip
     text = str(filled("show", "full"))
     for line in (
@@ -23,7 +24,8 @@ def test_show(filled: Snap, files: Path) -> None:
         "kind         user\n",
         "tags         prod\n",
         "description  before\\nthe upgrade\n",
-        "             ticket=7\n",
+        "metadata     ticket=7\n             by=me\n",
+        "made with    exclude *.tmp\n",
         "parent       <id>\n",
         "size         100 KiB\n",
         "holds        ~/files  (directory, 5 entries, 100 KiB)\n",

@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from cli_runner import Snap, command
 
 from snapstore.base.progress import Progress
 from snapstore.cli.progress import Rate, facts, outlook
-from tests.cli.runner import Snap, command
 
 
 def test_rate_is_that_of_the_last_seconds() -> None:

@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from tests.cli.runner import Snap
+from cli_runner import Snap
 
 
 def test_stats(filled: Snap, files: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from tests.cli.runner import Snap
+from cli_runner import Snap
 
 
 def test_roots(filled: Snap) -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from tests.cli.runner import Snap
+from cli_runner import Snap
+
+import snapstore
 
 
 def test_init(snap: Snap) -> None:
@@ -46,7 +48,8 @@ def test_directory_in_use(snap: Snap, files: Path) -> None:
 
 def test_compression_is_kept(snap: Snap) -> None:
     assert snap("init", "--compression", "none").status == 0
-    assert b'"compression":"none"' in (snap.store / "config").read_bytes()
+    with snapstore.open(snap.store, mode="r") as store:
+        assert store.config.compression == "none"
 
 
 def test_block_size_out_of_bounds(snap: Snap) -> None:

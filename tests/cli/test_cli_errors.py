@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_runner import Snap, command
 
 from snapstore.base import errors as base
 from snapstore.cli import errors
 from snapstore.cli.settings import Settings
-from tests.cli.runner import Snap, command
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md"
 
@@ -151,7 +151,7 @@ def test_output_that_cannot_be_written(filled: Snap) -> None:
 def test_interrupt(snap: Snap) -> None:
     snap("init", snap.store)
     process = subprocess.Popen(
-        [*command(), "create", "--stdin-from", "x=echo started >&2; sleep 60"],
+        [*command(), "create", "--stdin-from", "x=echo started >&2; exec sleep 60"],
         stderr=subprocess.PIPE,
         env=snap.environment,
     )

@@ -42,7 +42,8 @@ def examples(page: Path) -> list[Example]:
 
 def run(commands: list[str], cwd: Path, environment: dict[str, str]) -> list[str]:
     """Types the commands into one shell and returns what each printed, on both channels."""
-    script = "".join(f"{command}\nprintf '\\036'\n" for command in commands)
+    step = "(exit $last)\n{}\nlast=$?; printf '\\036'\n"
+    script = "last=0\n" + "".join(step.format(command) for command in commands)
     done = subprocess.run(
         ["bash"],
         input=script.encode(),

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tests.docs import console
+import doc_console as console
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 

@@ -1,0 +1,154 @@
+"""Every document has exactly the fields that docs/reference/json.md promises."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runner import Snap
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
+_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "int": (int,),
+    "number": (int, float),
+    "bool": (bool,),
+    "list": (list,),
+    "object": (dict,),
+    "path": (str,),
+    "time": (str,),
+    "snapshot": (dict,),
+}
+
+
+def promised() -> dict[str, dict[str, str]]:
+    """Fields and their types for each section of the page."""
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
+    return {
+        section.partition("\n")[0].strip("`"): dict(
+            re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
+        )
+        for section in sections
+    }
+
+
+def of_type(value: Any, described: str) -> bool:
+    """Whether a value is of a type as the page describes it, such as `[snapshot](#snapshot) or
+    null`.
+    """
+    text, _, or_null = described.partition(" or ")
+    if or_null and value is None:
+        return True
+    word = text.lstrip("[").split("]")[0].split()[0]
+    if isinstance(value, bool):
+        return word == "bool"
+    return isinstance(value, _TYPES[word])
+
+
+def agree(document: dict[str, Any], section: str, optional: frozenset[str] = frozenset()) -> None:
+    fields = promised()[section]
+    assert set(fields) - optional <= set(document) <= set(fields), section
+    for name, value in document.items():
+        assert of_type(value, fields[name]), (section, name, value)
+
+
+def document(snap: Snap, *arguments: str | Path, status: int = 0) -> dict[str, Any]:
+    run = snap(*arguments, "--json")
+    assert run.status == status, str(run)
+    assert run.stderr == b""
+    value = json.loads(run.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+@pytest.fixture
+def odd(filled: Snap, files: Path) -> Snap:
+    """The command with a second snapshot, which has as much as possible to tell."""
+    os.mkfifo(files / "fifo")
+    filled(
+        "create", files, "--name", "odd", "--tag", "t", "--meta", "k=v", "--exclude", "*.tmp",
+        "--stdin-from", "words=echo words",
+    )  # fmt: skip
+    return filled
+
+
+def test_init(snap: Snap) -> None:
+    agree(document(snap, "init"), "snap init")
+
+
+def test_create(filled: Snap, files: Path) -> None:
+    made = document(filled, "create", files)
+    agree(made, "snap create")
+    agree(made["snapshot"], "snapshot")
+    agree(document(filled, "create", files, "--dry-run"), "snap create")
+    agree(document(filled, "create", files, "--skip-if-unchanged"), "snap create")
+
+
+def test_list_and_show(odd: Snap) -> None:
+    listed = document(odd, "list")
+    agree(listed, "snap list")
+    for snapshot in listed["snapshots"]:
+        agree(snapshot, "snapshot")
+    shown = document(odd, "show", "odd")
+    agree(shown, "snap show")
+    agree(shown["snapshot"], "snapshot")
+    assert shown["snapshot"] == listed["snapshots"][0]
+
+
+def test_ls(odd: Snap) -> None:
+    listed = document(odd, "ls", "-R", "odd")
+    agree(listed, "snap ls")
+    special = {"target", "device", "entries", "bytes"}
+    for entry in listed["entries"]:
+        agree(entry, "entry", frozenset(special))
+    by_type = {entry["type"]: set(entry) & special for entry in listed["entries"]}
+    assert by_type == {
+        "file": set(),
+        "directory": {"entries", "bytes"},
+        "symlink": {"target"},
+        "fifo": set(),
+    }
+
+
+def test_restore(filled: Snap) -> None:
+    agree(document(filled, "restore", "first", "--target", "back"), "snap restore")
+
+
+def test_check(filled: Snap) -> None:
+    agree(document(filled, "check", "--read-data"), "snap check")
+
+
+def test_problems(filled: Snap) -> None:
+    for pack in (filled.store / "data").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+    report = document(filled, "check", status=5)
+    agree(report, "snap check")
+    assert report["problems"]
+    for problem in report["problems"]:
+        agree(problem, "problem")
+
+
+def test_stats(filled: Snap, snap: Snap) -> None:
+    agree(document(filled, "stats"), "snap stats")
+    snap("init", "empty")
+    agree(document(snap, "stats", "-s", "empty"), "snap stats")
+
+
+def test_reindex(filled: Snap) -> None:
+    agree(document(filled, "reindex"), "snap reindex")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["list", "-s", "/nowhere"], ["show", "nothing"], ["create"]]
+)
+def test_errors(filled: Snap, arguments: list[str]) -> None:
+    run = filled(*arguments, "--json")
+    assert run.stdout == b""
+    told = json.loads(run.stderr)
+    assert set(told) == {"error"}
+    common = {name: told["error"][name] for name in promised()["error"]}
+    agree(common, "error")
+    assert common["exit_code"] == run.status

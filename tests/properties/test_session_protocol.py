@@ -1,0 +1,225 @@
+"""No order of writers, readers, collectors, crashes and leases taken for dead loses a reported snapshot.
+
+The harness counts only because it catches mutants: each breaks one rule of docs/format/session.md, and must be found.
+"""
+
+import random
+from collections.abc import Collection
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from session_world import Actor, Rules, World, collector, reader, resumed_collector, writer
+
+from snapstore.model.names import GenerationName
+from snapstore.repository.session import Session, Steps
+
+CHUNKS = 3
+index = st.integers(0, 1 << 16)
+
+
+def machine(rules: Rules) -> type[RuleBasedStateMachine]:
+    class Protocol(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.world = World(rules=rules)
+            self.writers: list[Actor] = []
+            self.collectors: list[Actor] = []
+
+            for chunk in range(1, CHUNKS + 1):  # what a writer that died left behind
+                self.world.write_pack(frozenset([chunk]), "dead")
+
+        @property
+        def actors(self) -> list[Actor]:
+            self.writers = [actor for actor in self.writers if not actor.over]
+            self.collectors = [actor for actor in self.collectors if not actor.over]
+            return self.writers + self.collectors
+
+        @precondition(lambda self: len(self.writers) < 3)
+        @rule(chunks=st.frozensets(st.integers(1, CHUNKS), min_size=1), reuse=st.booleans())
+        def start_writer(self, chunks: frozenset[int], reuse: bool) -> None:
+            self.writers.append(writer(self.world, chunks, reuse))
+
+        @precondition(lambda self: self.world.reported and len(self.writers) < 3)
+        @rule(which=index)
+        def start_reader(self, which: int) -> None:
+            ids = sorted(self.world.reported)
+            self.writers.append(reader(self.world, ids[which % len(ids)]))
+
+        @precondition(lambda self: len(self.collectors) < 2)
+        @rule(seed=index)
+        def start_collector(self, seed: int) -> None:
+            chance = random.Random(seed)
+            actor = collector(
+                self.world, lambda packs: [pack for pack in packs if chance.random() < 0.8]
+            )
+            self.collectors.append(actor)
+
+        @precondition(lambda self: self.world.abandoned and not self.collectors)
+        @rule(which=index)
+        def resume_collection(self, which: int) -> None:
+            name = self.world.abandoned[which % len(self.world.abandoned)]
+            self.collectors.append(resumed_collector(self.world, name))
+
+        @precondition(lambda self: self.actors)
+        @rule(which=index, steps=st.integers(1, 10))
+        def step(self, which: int, steps: int) -> None:
+            actor = self.actors[which % len(self.actors)]
+            for _ in range(steps):
+                actor.step()
+
+        @precondition(lambda self: self.actors)
+        @rule(which=index)
+        def finish(self, which: int) -> None:
+            actor = self.actors[which % len(self.actors)]
+            for _ in range(60):
+                actor.step()
+
+        @precondition(lambda self: self.actors)
+        @rule(which=index)
+        def crash(self, which: int) -> None:
+            self.actors[which % len(self.actors)].crash()
+
+        @precondition(lambda self: self.writers)
+        @rule(which=index)
+        def take_for_dead(self, which: int) -> None:
+            actor = self.writers[which % len(self.writers)]
+            self.world.objects.expired.add(actor.ulid)
+
+        @precondition(lambda self: self.world.reported)
+        @rule(which=index)
+        def forget(self, which: int) -> None:
+            ids = sorted(self.world.reported)
+            id = ids[which % len(ids)]
+            del self.world.reported[id]
+            self.world.objects.delete(f"snap/{id}")
+
+        @invariant()
+        def nothing_is_lost(self) -> None:
+            assert not self.world.missing(), "a reported snapshot lacks a chunk"
+
+    return Protocol
+
+
+def run(rules: Rules, examples: int, steps: int = 60) -> None:
+    run_state_machine_as_test(
+        machine(rules),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            print_blob=False,
+        ),
+    )
+
+
+def test_nothing_reported_is_lost() -> None:
+    run(Rules(), 400)
+
+
+@pytest.mark.slow
+def test_nothing_reported_is_lost_in_many_worlds() -> None:
+    run(Rules(), 20_000, 120)
+
+
+# Mutants
+
+
+class ClaimsWithoutSettling(Session):
+    """Says that it has settled new generations, but keeps what it took from condemned packs."""
+
+    def settle_steps(self, used: Collection[bytes]) -> Steps[bool]:
+        return (yield from super().settle_steps(()))
+
+
+class UsesCondemned(Session):
+    """Deduplicates against condemned packs."""
+
+    def _look(self) -> dict[GenerationName, set[str]]:
+        states = super()._look()
+        self.condemned = frozenset()
+        return states
+
+
+class ForgetsWhatWasDone(Session):
+    """Takes a generation that is done for one that spared all that exists, though it never settled it."""
+
+    def _look(self) -> dict[GenerationName, set[str]]:
+        states = super()._look()
+        self.condemned = frozenset().union(
+            *(
+                record.condemned
+                for name, record in self._generations.items()
+                if "done" not in states.get(name, ())
+            )
+        )
+        return states
+
+
+class NeverLooksAgain(Session):
+    """Reports success without listing the generations after publishing."""
+
+    def confirm_steps(self, id: str, used: Collection[bytes]) -> Steps[None]:
+        yield from ()
+
+
+class LinksBeforeLocking(Session):
+    """Links its lease first and locks it after."""
+
+    def _hold_steps(self, settled: int) -> Steps[None]:
+        before = set(self._objects.list("sess/"))
+        steps = super()._hold_steps(settled)
+        yield next(steps)
+        (new,) = {self._name.name}
+        if new not in before:
+            self._objects.locked.discard(new)  # type: ignore[attr-defined]
+            yield "lease linked, not yet locked"
+            self._objects.locked.add(new)  # type: ignore[attr-defined]
+        yield from steps
+
+
+class ListsBeforeLease(Session):
+    """Never looks at the generations again once its lease is there: what came in between is not seen."""
+
+    def begin_steps(self) -> Steps[None]:
+        self._look()
+        yield "generations listed"
+        self._seen += 1
+        yield from self._hold_steps(self._seen)
+
+
+class AsksWhetherPacksExist(Session):
+    """Once swept, believes that a pack which still exists will stay."""
+
+    world: World
+
+    def _swept(self) -> frozenset[bytes]:
+        return super()._swept() - self.world.packs.keys()
+
+
+MUTANTS = {
+    "claims without settling": Rules(session=ClaimsWithoutSettling),
+    "deduplicates against condemned packs": Rules(session=UsesCondemned),
+    "forgets generations that are done": Rules(session=ForgetsWhatWasDone),
+    "does not look again after publishing": Rules(session=NeverLooksAgain),
+    "links its lease before locking it": Rules(session=LinksBeforeLocking),
+    "claims a generation that it has not seen": Rules(session=ListsBeforeLease),
+    "sweeps without marking again": Rules(remark=False),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_are_caught(name: str) -> None:
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        run(MUTANTS[name], 4_000)
