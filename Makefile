@@ -34,9 +34,10 @@ build: $(BUILT) ## the package with its core, in .venv
 
 $(BUILT): $(SOURCES)
 	@PYTHON="$(PYTHON)" scripts/prerequisites.sh build
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	[ -x $(BIN)/maturin ] || $(BIN)/python -m pip install --quiet 'maturin>=1.7,<2'
-	VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --release --quiet --extras dev
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@[ -x $(BIN)/maturin ] || $(BIN)/python -m pip install --quiet 'maturin>=1.7,<2'
+	@echo "building (the first time takes some minutes)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 clean: ## removes everything that was built

@@ -319,7 +319,8 @@ impl Reader {
     ) -> PyResult<Task> {
         let sizes: Vec<u64> = packs.iter().map(|(_, _, size)| *size).collect();
         let names = packs_of(packs.into_iter().map(|(kind, id, _)| (kind, id)).collect())?;
-        let packs: Vec<(Kind, Id, u64)> = names.into_iter().zip(sizes).map(|((kind, id), size)| (kind, id, size)).collect();
+        let packs: Vec<(Kind, Id, u64)> =
+            names.into_iter().zip(sizes).map(|((kind, id), size)| (kind, id, size)).collect();
         let (store, keys) = (self.store.clone(), self.keys.clone());
         // About 30 years: longer than any machine checks, and no limit that a Duration could not hold.
         let time_limit = time_limit_s.map(|s| Duration::from_secs_f64(s.clamp(0.0, 1e9)));

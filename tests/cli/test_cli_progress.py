@@ -1,46 +1,82 @@
 """The progress display."""
 
+import io
 import os
 import pty
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_runner import Snap, command
+from rich.console import Console
 
 from snapstore.base.progress import Progress
-from snapstore.cli.progress import Rate, facts, outlook
+from snapstore.cli.progress import Trend, _picture
+
+
+def state(done: int, total: int = 0) -> Progress:
+    return Progress(phase="create", bytes_done=done, bytes_total=total)
 
 
 def test_rate_is_that_of_the_last_seconds() -> None:
-    rate = Rate()
-    assert rate.update(0.0, 0) == 0.0
-    assert rate.update(1.0, 100) == 100.0
+    trend = Trend()
+    trend.update(0.0, state(0))
+    assert trend.rate == 0.0
+    trend.update(1.0, state(100))
+    assert trend.rate == 100.0
     for second in range(2, 30):
-        rate.update(float(second), 100)
-    assert rate.update(30.0, 100) == 0.0
+        trend.update(float(second), state(100))
+    assert trend.rate == 0.0
 
 
 def test_rate_begins_again_with_a_phase() -> None:
-    rate = Rate()
-    rate.update(0.0, 1000)
-    assert rate.update(1.0, 0) == 0.0
-    assert rate.update(2.0, 50) == 50.0
+    trend = Trend()
+    for second, done in enumerate((1000, 0, 50)):
+        trend.update(float(second), state(done))
+    assert trend.rate == 50.0
 
 
-def test_facts() -> None:
+def test_total_settles_when_it_stops_growing() -> None:
+    trend = Trend()
+    for second, total in enumerate((10, 20, 30, 30)):
+        trend.update(second / 2, state(5, total))
+        assert not trend.settled
+    trend.update(2.5, state(5, 30))
+    assert trend.settled
+
+
+def shown_line(progress: Progress, trend: Trend) -> list[str]:
+    """The display as text, 60 cells wide."""
+    console = Console(width=60, file=io.StringIO(), color_system=None)
+    with console.capture() as capture:
+        console.print(_picture(progress, trend))
+    return capture.get().splitlines()
+
+
+def test_picture() -> None:
     progress = Progress(
-        phase="create", files_done=1234, bytes_done=1 << 30, bytes_total=4 << 30, errors=2
+        phase="create",
+        files_done=1234,
+        bytes_done=1 << 30,
+        bytes_total=4 << 30,
+        errors=2,
+        current=b"a\x1b\xff/" + b"long/" * 20,
     )
-    assert facts(progress, 1 << 20) == "1,234 files  1.0 GiB of 4.0 GiB  1.0 MiB/s  2 unreadable"
-    assert outlook(progress, 1 << 20) == "25%  51:12 left"
-
-
-def test_outlook_while_the_whole_is_unknown() -> None:
-    progress = Progress(phase="scan", files_done=1, bytes_done=5, elapsed_s=65.0)
-    assert outlook(progress, 1.0) == "1:05"
-    assert facts(progress, 1.0) == "1 file  5 B  1 B/s"
+    trend = Trend()
+    trend.update(0.0, progress)
+    assert shown_line(progress, trend)[0].endswith("  0:00")
+    trend.update(2.0, progress)
+    lines = shown_line(progress, trend)
+    assert lines[0].startswith("create  ━━")
+    assert lines[0].endswith("  25%")
+    assert lines[1].rstrip() == "1,234 files  1.0 GiB of 4.0 GiB  0 B/s  2 unreadable"
+    assert lines[2].startswith("a\\x1b\\xff/long/")
+    assert lines[2].endswith("…")
+    progress = replace(progress, bytes_done=2 << 30)
+    trend.update(4.0, progress)
+    assert shown_line(progress, trend)[0].endswith("  50%  0:08 left")
 
 
 def on_a_terminal(snap: Snap, *arguments: str, **environment: str) -> tuple[bytes, bytes]:

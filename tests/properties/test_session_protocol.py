@@ -42,12 +42,16 @@ def machine(rules: Rules) -> type[RuleBasedStateMachine]:
             self.collectors = [actor for actor in self.collectors if not actor.over]
             return self.writers + self.collectors
 
+        @property
+        def living_writers(self) -> list[Actor]:
+            return [a for a in self.writers if not a.over and a.ulid not in self.world.objects.expired]
+
         @precondition(lambda self: len(self.writers) < 3)
         @rule(chunks=st.frozensets(st.integers(1, CHUNKS), min_size=1), reuse=st.booleans())
         def start_writer(self, chunks: frozenset[int], reuse: bool) -> None:
             self.writers.append(writer(self.world, chunks, reuse))
 
-        @precondition(lambda self: self.world.reported and len(self.writers) < 3)
+        @precondition(lambda self: self.world.reported and len(self.actors) < 2)
         @rule(which=index)
         def start_reader(self, which: int) -> None:
             ids = sorted(self.world.reported)
@@ -82,18 +86,18 @@ def machine(rules: Rules) -> type[RuleBasedStateMachine]:
             for _ in range(60):
                 actor.step()
 
-        @precondition(lambda self: self.actors)
+        @precondition(lambda self: len(self.actors) > 2)
         @rule(which=index)
         def crash(self, which: int) -> None:
             self.actors[which % len(self.actors)].crash()
 
-        @precondition(lambda self: self.writers)
+        @precondition(lambda self: self.living_writers and self.collectors)
         @rule(which=index)
         def take_for_dead(self, which: int) -> None:
-            actor = self.writers[which % len(self.writers)]
+            actor = self.living_writers[which % len(self.living_writers)]
             self.world.objects.expired.add(actor.ulid)
 
-        @precondition(lambda self: self.world.reported)
+        @precondition(lambda self: len(self.world.reported) > 1)
         @rule(which=index)
         def forget(self, which: int) -> None:
             ids = sorted(self.world.reported)

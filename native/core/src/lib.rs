@@ -5,6 +5,7 @@
 
 pub mod bytes;
 pub mod cache;
+pub mod check;
 pub mod chunker;
 pub mod compress;
 pub mod content;
@@ -17,6 +18,11 @@ pub mod pack;
 pub mod packer;
 pub mod progress;
 pub mod queue;
+pub mod reader;
+pub mod restore;
 pub mod seal;
 pub mod source;
 pub mod take;
+
+#[cfg(test)]
+mod testing;

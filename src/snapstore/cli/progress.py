@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _DELAY_S = 0.4
 _FPS = 5.0
-_RATE_WINDOW_S = 5.0
+_WINDOW_S = 5.0
+_SETTLED_S = 1.0
 
 
 @contextmanager
@@ -48,21 +49,35 @@ def _frames_per_second() -> float:
         return _FPS
 
 
-class Rate:
-    """Bytes a second over the last seconds, so that a stall shows and a burst does not."""
+class Trend:
+    """What can be said of a run's course: its rate, and whether its totals are all there is."""
 
     def __init__(self) -> None:
         self._samples: list[tuple[float, int]] = []
+        self._total = 0
+        self._total_since = 0.0
 
-    def update(self, now: float, done: int) -> float:
-        """Takes the state at `now` and returns the rate."""
+    def update(self, now: float, progress: Progress) -> None:
+        """Takes the state at `now`."""
+        done = progress.bytes_done
         if self._samples and done < self._samples[-1][1]:
             self._samples.clear()  # a new phase counts from zero
         self._samples.append((now, done))
-        while len(self._samples) > 2 and self._samples[1][0] < now - _RATE_WINDOW_S:
+        while len(self._samples) > 2 and self._samples[1][0] < now - _WINDOW_S:
             del self._samples[0]
-        since, before = self._samples[0]
+        if progress.bytes_total != self._total:
+            self._total, self._total_since = progress.bytes_total, now
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second over the last seconds, so that a stall shows and a burst does not."""
+        (since, before), (now, done) = self._samples[0], self._samples[-1]
         return (done - before) / (now - since) if now > since else 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether the total has not grown for a while: files are still being found until then."""
+        return self._samples[-1][0] - self._total_since >= _SETTLED_S
 
 
 class Display:
@@ -71,16 +86,16 @@ class Display:
     def __init__(self, fps: float) -> None:
         self._interval_s = 1 / fps
         self._next = time.monotonic() + _DELAY_S
-        self._rate = Rate()
+        self._trend = Trend()
         self._live: Live | None = None
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        rate = self._rate.update(now, progress.bytes_done)
+        self._trend.update(now, progress)
         if now < self._next:
             return
         self._next = now + self._interval_s
-        self._open().update(_picture(progress, rate), refresh=True)
+        self._open().update(_picture(progress, self._trend), refresh=True)
 
     def close(self) -> None:
         """Removes the display."""
@@ -97,13 +112,13 @@ class Display:
         return self._live
 
 
-def _picture(progress: Progress, rate: float) -> "RenderableType":
+def _picture(progress: Progress, trend: Trend) -> "RenderableType":
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    share = _share(progress)
+    share = _share(progress) if trend.settled else None
     bar = ProgressBar(
         total=1.0,
         completed=share or 0.0,
@@ -114,9 +129,10 @@ def _picture(progress: Progress, rate: float) -> "RenderableType":
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
     line.add_column(no_wrap=True)
-    line.add_row(Text(progress.phase, style="bold"), bar, Text(outlook(progress, rate)))
+    outlook = Text(_outlook(progress, share, trend.rate))
+    line.add_row(Text(progress.phase, style="bold"), bar, outlook)
     current = Text(render.name(progress.current), "dim", no_wrap=True, overflow="ellipsis")
-    return Group(line, Text(facts(progress, rate), no_wrap=True), current)
+    return Group(line, Text(_facts(progress, trend.rate), no_wrap=True), current)
 
 
 def _share(progress: Progress) -> float | None:
@@ -128,9 +144,8 @@ def _share(progress: Progress) -> float | None:
     return None
 
 
-def outlook(progress: Progress, rate: float) -> str:
+def _outlook(progress: Progress, share: float | None, rate: float) -> str:
     """The share done and the time left; while the whole is unknown, the time so far."""
-    share = _share(progress)
     if share is None:
         return render.clock(progress.elapsed_s)
     if not progress.bytes_total or rate <= 0:
@@ -139,7 +154,7 @@ def outlook(progress: Progress, rate: float) -> str:
     return f"{share:.0%}  {render.clock(left)} left"
 
 
-def facts(progress: Progress, rate: float) -> str:
+def _facts(progress: Progress, rate: float) -> str:
     """Files, bytes, rate and errors, in one line."""
     done = render.size(progress.bytes_done)
     parts = [
