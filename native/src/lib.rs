@@ -11,19 +11,17 @@ mod reader;
 mod task;
 mod writer;
 
+/// Offset, length, and id; none for a zero run.
+type Piece<'py> = (usize, usize, Option<Bound<'py, PyBytes>>);
+
 /// Where `content` is cut, for golden vectors and tests.
 #[pyfunction]
-fn cut_points<'py>(
-    py: Python<'py>,
-    content: &[u8],
-    chunk_bytes: usize,
-    keys: &keys::Keys,
-) -> Vec<(usize, usize, Option<Bound<'py, PyBytes>>)> {
+fn cut_points<'py>(py: Python<'py>, content: &[u8], chunk_bytes: usize, keys: &keys::Keys) -> Vec<Piece<'py>> {
     let chunker = Chunker::new(&keys.0, chunk_bytes);
     let cutter = choose(&content[..content.len().min(HEAD_LEN)], content.len() > HEAD_LEN);
     let mut pieces = Vec::new();
     chunker.cut(cutter, content, true, &mut pieces);
-    let mut out: Vec<(usize, usize, Option<Bound<'py, PyBytes>>)> = Vec::new();
+    let mut out: Vec<Piece<'py>> = Vec::new();
     let mut at = 0;
     for piece in pieces {
         match out.last_mut() {

@@ -200,6 +200,9 @@ fn pack_check_result(py: Python<'_>, report: PacksChecked) -> PyResult<Py<PyAny>
     Ok(Py::new(py, result)?.into_any())
 }
 
+/// Offset, length, and id; none for a zero run.
+type ChunkPlace<'py> = (u64, u64, Option<Bound<'py, PyBytes>>);
+
 /// A path below a root, and the first path of its group of hard links.
 type LinkPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
@@ -269,7 +272,7 @@ impl Reader {
         Ok(holes.iter().map(|hole| (hole.start, hole.end - hole.start)).collect())
     }
 
-    fn chunks<'py>(&self, py: Python<'py>, entry: &Entry) -> PyResult<Vec<(u64, u64, Option<Bound<'py, PyBytes>>)>> {
+    fn chunks<'py>(&self, py: Python<'py>, entry: &Entry) -> PyResult<Vec<ChunkPlace<'py>>> {
         let chunks = py.detach(|| self.inner.chunks(&entry.0)).map_err(raise)?;
         Ok(chunks.into_iter().map(|(at, len, id)| (at, len, id.map(|id| PyBytes::new(py, &id.0)))).collect())
     }

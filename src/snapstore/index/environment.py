@@ -56,18 +56,47 @@ def newest(local: Path) -> Path | None:
 
 
 def discard(local: Path, keep: Path | None = None) -> None:
-    """Removes all environments below `local` but `keep`, and what builds that were killed left a
-    day ago or earlier.
-
-    Processes that have one mapped keep what they have.
+    """Removes the environments below `local` that nobody has open, but not `keep`, and what builds
+    that were killed left a day ago or earlier.
     """
     for path in _directories(local):
         if path != keep:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # in use, or gone: somebody else removes it
+                use = _lock(path, fcntl.LOCK_EX)
+                try:
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(use)
     for path in local.glob("new-*"):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - 86400:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def building(local: Path) -> Iterator[None]:
+    """Keeps other processes from putting an environment into use below `local` meanwhile."""
+    with translated(local):
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+        descriptor = os.open(local / "index-lock", flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _lock(path: Path, kind: int) -> int:
+    """A descriptor with a lock on an environment's directory: whoever has it open shares one.
+    BlockingIOError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def staging(local: Path) -> Path:
@@ -110,6 +139,8 @@ class Environment:
     env: lmdb.Environment
     tables: dict[bytes, "lmdb._Database"]
     pid: int
+    use: int
+    """Descriptor with a shared lock: others do not remove the directory."""
     users: int = 1
     mark: int | None = None
     """Descriptor of the locked mark while there may be writes that are not on disk."""
@@ -162,6 +193,7 @@ class Environment:
             self.closed = True
             self.idle.wait_for(lambda: self.active == 0)
         self.env.close()
+        os.close(self.use)
 
     def sync(self) -> None:
         """Makes everything written so far durable. A failure condemns the environment: its pages
@@ -208,18 +240,7 @@ def acquire(path: Path) -> Environment:
         if shared is not None:
             shared.users += 1
             return shared
-        _check_marks(path)
-        check_size(path / "data.mdb")
-        env = _open(path)
-        try:
-            tables = {
-                name: env.open_db(name, create=False, dupsort=name == b"more") for name in DATABASES
-            }
-        except BaseException:
-            env.close()
-            raise
-        shared = Environment(path, env, tables, os.getpid())
-        _registry[key] = shared
+        shared = _registry[key] = _open_shared(path)
         return shared
 
 
@@ -247,6 +268,28 @@ def create(path: Path) -> None:
             env.open_db(name, dupsort=name == b"more")
         env.sync(True)
         env.close()
+
+
+def _open_shared(path: Path) -> Environment:
+    try:
+        use = _lock(path, fcntl.LOCK_SH)
+    except BlockingIOError:
+        raise IndexDamaged("the index is being removed") from None
+    try:
+        _check_marks(path)
+        check_size(path / "data.mdb")
+        env = _open(path)
+        try:
+            tables = {
+                name: env.open_db(name, create=False, dupsort=name == b"more") for name in DATABASES
+            }
+        except BaseException:
+            env.close()
+            raise
+    except BaseException:
+        os.close(use)
+        raise
+    return Environment(path, env, tables, os.getpid(), use)
 
 
 def _open(path: Path) -> lmdb.Environment:

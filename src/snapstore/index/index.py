@@ -13,7 +13,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -130,6 +130,22 @@ class Index:
         return index
 
     @classmethod
+    def obtain(cls, local: Path, store_id: bytes, number_of: Callable[[bytes], int]) -> "Index":
+        """Opens the index below `local`. One that is damaged, foreign or missing is made anew
+        (empty).
+        """
+        path = environment.newest(local)
+        if path is not None:
+            with suppress(IndexDamaged):
+                return cls.open(path, store_id, number_of)
+        with environment.building(local):
+            newer = environment.newest(local)
+            if newer is not None and newer != path:
+                with suppress(IndexDamaged):
+                    return cls.open(newer, store_id, number_of)
+            return cls.create(local, store_id, number_of)
+
+    @classmethod
     def create(cls, local: Path, store_id: bytes, number_of: Callable[[bytes], int]) -> "Index":
         """Makes an empty index and puts it into use below `local`. Older ones are removed."""
         path = _build(local, _Builder(store_id, {}, 1), ())
@@ -171,12 +187,14 @@ class Index:
             old = self._shared
             numbers = self._known_numbers()
             builder = _Builder(self._store_id, numbers, max(numbers.values(), default=0) + 1)
-            path = _build(old.path.parent, builder, tables)
-            self._shared = environment.acquire(path)
-            self._pending, self._pending_rows, self._rows = {}, [], {}
-            self._note_gone()
-            environment.release(old)
-            environment.discard(path.parent, keep=path)
+            local = old.path.parent
+            with environment.building(local):
+                path = _build(local, builder, tables)
+                self._shared = environment.acquire(path)
+                self._pending, self._pending_rows, self._rows = {}, [], {}
+                self._note_gone()
+                environment.release(old)
+                environment.discard(local, keep=path)
 
     def _known_numbers(self) -> dict[bytes, int]:
         try:

@@ -12,7 +12,6 @@ from pathlib import Path
 from snapstore import _native
 from snapstore.base.errors import (
     DamagedObject,
-    IndexDamaged,
     NotAStore,
     SnapstoreError,
     StorageError,
@@ -22,7 +21,6 @@ from snapstore.base.errors import (
     StoreTooNew,
 )
 from snapstore.index import DedupView, Index
-from snapstore.index import environment as environments
 from snapstore.model import names, snapshot
 from snapstore.model.config import Config
 from snapstore.model.names import Versioned
@@ -285,13 +283,7 @@ class Repository:
     def _open_index(self) -> Index:
         if self.local is None:
             return Index.temporary(self.config.store, _number_of)
-        path = environments.newest(self.local)
-        if path is not None:
-            try:
-                return Index.open(path, self.config.store, _number_of)
-            except IndexDamaged:
-                pass
-        return Index.create(self.local, self.config.store, _number_of)
+        return Index.obtain(self.local, self.config.store, _number_of)
 
     def synchronise(self) -> tuple[dict[bytes, int], list[Unread]]:
         """Makes the index agree with the packs that there are.

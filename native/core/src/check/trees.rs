@@ -25,9 +25,6 @@ pub struct TreeProblem {
     pub reason: String,
 }
 
-/// What is done to the items of a leaf.
-type CheckLeaf<'f, 'w, T> = dyn FnMut(&mut Walk<'w>, &[T], &mut Fault) -> Result<()> + 'f;
-
 /// What the checking of trees found.
 #[derive(Clone, Debug, Default)]
 pub struct TreesChecked {
@@ -125,6 +122,9 @@ impl Fault {
         (!all.is_empty()).then(|| all.join("; "))
     }
 }
+
+/// What is done with the items of a leaf.
+type OnLeaf<'a, 'f, T> = dyn FnMut(&mut Walk<'a>, &[T], &mut Fault) -> Result<()> + 'f;
 
 /// A walk over trees. The first only finds out whether anything is wrong; a second one, `naming`, where.
 struct Walk<'a> {
@@ -370,7 +370,7 @@ impl<'a> Walk<'a> {
         id: &Id,
         expected: Expected,
         fault: &mut Fault,
-        leaf: &mut CheckLeaf<'_, 'a, T>,
+        leaf: &mut OnLeaf<'a, '_, T>,
     ) -> Result<()> {
         // Where a hole must end, depends on the file that the list belongs to.
         let memo = (T::KIND != Hole::KIND).then(|| memo::<T>(id, &expected));

@@ -58,6 +58,14 @@ impl Slice {
         (range.start <= range.end && range.end <= block.plain.len()).then_some(Slice { block, range })
     }
 
+    /// Bytes that it keeps in memory beside what `other` does.
+    pub(crate) fn keeps_beside(&self, other: Option<&Slice>) -> usize {
+        match other {
+            Some(other) if Arc::ptr_eq(&self.block, &other.block) => 0,
+            _ => self.block.plain.len(),
+        }
+    }
+
     /// The part `within` (which must lie in it) of this slice.
     pub fn part(&self, within: Range<usize>) -> Slice {
         assert!(within.start <= within.end && within.end <= self.range.len());

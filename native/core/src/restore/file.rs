@@ -24,6 +24,8 @@ const BIG: u64 = 8 << 20;
 /// Bytes gathered before they are written.
 const GATHER: usize = 1 << 20;
 const GATHER_PARTS: usize = 256;
+/// Decoded blocks that gathered data keeps in memory: chunks that were deduplicated come each from another block.
+const GATHER_KEEPS: usize = 4 << 20;
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A long file that several workers write.
@@ -275,6 +277,15 @@ enum Part {
     Zeros(usize),
 }
 
+impl Part {
+    fn slice(&self) -> Option<&Slice> {
+        match self {
+            Part::Data(slice) => Some(slice),
+            Part::Zeros(_) => None,
+        }
+    }
+}
+
 /// Gathers data and writes it in few calls.
 struct Sink<'a> {
     run: &'a Run<'a>,
@@ -283,11 +294,12 @@ struct Sink<'a> {
     parts: Vec<Part>,
     start: u64,
     len: usize,
+    keeps: usize,
 }
 
 impl<'a> Sink<'a> {
     fn new(run: &'a Run<'a>, here: &'a Here<'a>, file: BorrowedFd<'a>) -> Sink<'a> {
-        Sink { run, here, file, parts: Vec::new(), start: 0, len: 0 }
+        Sink { run, here, file, parts: Vec::new(), start: 0, len: 0, keeps: 0 }
     }
 
     /// Writes neighbouring chunks, of which the first begins at `offset`, without what is in holes.
@@ -343,12 +355,13 @@ impl<'a> Sink<'a> {
     }
 
     fn put(&mut self, offset: u64, part: Part) -> Result<(), Trouble> {
-        let len = match &part {
-            Part::Data(slice) => slice.len(),
-            Part::Zeros(len) => *len,
+        let (len, keeps) = match &part {
+            Part::Data(slice) => (slice.len(), slice.keeps_beside(self.parts.last().and_then(Part::slice))),
+            Part::Zeros(len) => (*len, 0),
         };
         let follows = self.start + self.len as u64 == offset;
-        if !self.parts.is_empty() && (!follows || self.len + len > GATHER || self.parts.len() == GATHER_PARTS) {
+        let is_full = self.len + len > GATHER || self.keeps + keeps > GATHER_KEEPS || self.parts.len() == GATHER_PARTS;
+        if !self.parts.is_empty() && (!follows || is_full) {
             self.flush()?;
         }
         if self.parts.is_empty() {
@@ -356,6 +369,7 @@ impl<'a> Sink<'a> {
         }
         self.parts.push(part);
         self.len += len;
+        self.keeps += keeps;
         Ok(())
     }
 
@@ -370,7 +384,7 @@ impl<'a> Sink<'a> {
             .collect();
         self.write_slices(slices)?;
         self.parts.clear();
-        self.len = 0;
+        (self.len, self.keeps) = (0, 0);
         Ok(())
     }
 
@@ -379,7 +393,7 @@ impl<'a> Sink<'a> {
     }
 
     fn write_slices(&self, mut slices: Vec<IoSlice>) -> Result<(), Trouble> {
-        self.run.progress.check()?;
+        self.run.go_on()?;
         let mut rest = &mut slices[..];
         let mut at = self.start;
         while !rest.is_empty() {

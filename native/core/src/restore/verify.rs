@@ -35,7 +35,7 @@ impl Run<'_> {
         while let Some(run) = runs.next(self.reader)? {
             let mut at = run.offset;
             for chunk in &run.chunks {
-                self.progress.check()?;
+                self.go_on()?;
                 if chunk.id == ZERO_ID {
                     verify_zeros(file, at, at + chunk.len, &mut buffer)?;
                 } else {

@@ -1,6 +1,7 @@
 //! The walk over the tree: directories are made when they are met, filled depth first, and get their metadata when all
 //! below them is done.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 
 use rustix::fs::{makedev, mkdirat, mknodat, symlinkat, FileType, Mode};
@@ -25,7 +26,7 @@ impl Run<'_> {
     /// Works until nothing is left or the run has failed.
     pub(super) fn work(&self, worker: usize) {
         while let Some(task) = self.queue.pop(worker) {
-            let done = self.progress.check().and_then(|()| match task {
+            let done = self.go_on().and_then(|()| match task {
                 Task::Single(name) => self.restore_single(&name),
                 Task::Folder(folder, stream) => self.fill(worker, folder, stream),
                 Task::Big(big) => self.write_big(&big),
@@ -33,6 +34,7 @@ impl Run<'_> {
             self.queue.finished();
             if let Err(error) = done {
                 lock(&self.failure).get_or_insert(error);
+                self.stopping.store(true, Relaxed);
                 self.queue.stop();
             }
         }
@@ -122,7 +124,7 @@ impl Run<'_> {
                     folders.push((entry, directory, number));
                 }
             } else if self.pass != Pass::Finish {
-                self.progress.check()?;
+                self.go_on()?;
                 if self.is_linked_later(&here, &mut memo)? {
                     add(&self.progress.done_bytes, entry.totals().1);
                 } else {
