@@ -174,8 +174,11 @@ class Index:
                 self.flush()
         finally:
             environment.release(self._shared)
-            if self._temporary is not None and os.getpid() == self._shared.pid:
-                shutil.rmtree(self._temporary, ignore_errors=True)
+            if os.getpid() == self._shared.pid:
+                local = self._shared.path.parent
+                environment.discard(local, keep=environment.newest(local))
+                if self._temporary is not None:
+                    shutil.rmtree(self._temporary, ignore_errors=True)
 
     def rebuild(self, tables: Iterable[PackTable]) -> None:
         """Replaces all contents by those of `tables`, in sorted order: compact, and fast at any
