@@ -15,7 +15,7 @@ demo: build ## a store from real files: created, changed, listed, checked, resto
 
 test: build ## all tests; what this machine lacks is skipped by name, or fails with SNAP_STRICT=1
 	$(CARGO) test --quiet --release $(MANIFEST) --package snapstore-core
-	$(BIN)/python -m pytest -n auto -rs
+	$(BIN)/python -m pytest -n auto -rfEs
 
 bench: build ## the table of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.runner

@@ -30,6 +30,7 @@ class Record:
     data: int = 0
     stored: int = 0
     derived: int = 0  # part of `stored` that is rebuilt from the rest: an index, a cache
+    cached: int = 0  # what the tool keeps outside its store, in its home
 
 
 @dataclass
@@ -103,6 +104,7 @@ class Bench:
                 record,
                 stored=allocated(place.store),
                 derived=allocated(derived) if derived else 0,
+                cached=allocated(place.home),
             )
         self.add(record)
 

@@ -31,8 +31,12 @@ class Place:
         return self.root / "store"
 
     @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
     def environment(self) -> dict[str, str]:
-        home = self.root / "home"
+        home = self.home
         home.mkdir(parents=True, exist_ok=True)
         folders = {f"XDG_{name}_HOME": str(home / name) for name in ("CACHE", "DATA", "STATE")}
         return {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "CONFIG"), **folders}
@@ -176,7 +180,7 @@ class Borg(Peer):
         feed: tuple[str, ...] | None = None,
     ) -> Command:
         unattended = {
-            "BORG_BASE_DIR": str(place.root / "home"),
+            "BORG_BASE_DIR": str(place.home),
             "BORG_REPO": str(place.store),
             "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
         }

@@ -180,7 +180,10 @@ def _row(runs: list[Run], step: str, tool: str) -> Iterator[str]:
     yield show(median(runs, lambda run: run[key].anonymous / 1e6))
     stored = median(runs, lambda run: run[key].stored / 1e6)
     derived = median(runs, lambda run: run[key].derived / 1e6)
-    note = f" (of it derived: {_number(derived)})" if derived else ""
+    cached = median(runs, lambda run: run[key].cached / 1e6)
+    notes = [f"of it derived: {_number(derived)}"] if derived else []
+    notes += [f"cache outside: {_number(cached)}"] if cached and cached >= 0.1 else []
+    note = f" ({', '.join(notes)})" if notes else ""
     yield f"{_number(stored)}{note}" if stored else ""
 
 

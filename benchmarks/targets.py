@@ -105,6 +105,19 @@ def smaller(step: str, bound: float) -> Target:
     return Target(f"{step}: store smaller than restic's and borg's", value, bound, True, "%")
 
 
+def smaller_with_caches(step: str, bound: float) -> Target:
+    """The same with every tool's caches: ours lie in the store, restic's and borg's outside."""
+
+    def kept(run: Run, tool: str) -> int:
+        return run[step, tool].stored + run[step, tool].cached
+
+    return Target(
+        f"{step}: smaller, caches of all counted",
+        lambda run: 100 * (1 - kept(run, OURS) / min(kept(run, "restic"), kept(run, "borg"))),
+        *(bound, True, "%"),
+    )
+
+
 def growth(before: str, after: str, peer: str, bound: float) -> Target:
     """How much the store grew from one step to another, against a peer's."""
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -114,6 +114,19 @@ def require() -> Callable[..., None]:
     missing.
     """
     return _require
+
+
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one, for stores of which there are many: what a killed
+    process or damage leaves is the same there as on a disk.
+    """
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK | os.X_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="snap-test-") as place:
+        yield Path(place)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,21 +18,20 @@ store, and the ``decode_…`` functions are pure: an oracle for another implemen
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import os
 import re
+import sqlite3
 import stat
 import sys
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import lru_cache, partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from struct import Struct
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import xxhash
 import zstandard
@@ -72,13 +71,6 @@ class NewerVersion(StoreError):
 
 class WrongPassword(StoreError):
     """No password given for a sealed store, or one that opens none of its keys."""
-
-
-class Problem(NamedTuple):
-    """Something found wrong: where, and what."""
-
-    where: str
-    error: StoreError
 
 
 def require(condition: object, what: str) -> None:
@@ -192,8 +184,9 @@ def decode_json(payload: bytes) -> Json:
         require(encode_json(value) == payload, "JSON not in its canonical form")
     except (ValueError, RecursionError) as error:
         raise Damaged(f"not JSON: {error}") from None
-    require(isinstance(value, dict), "not a JSON object")
-    return cast(Json, value)
+    if isinstance(value, dict):
+        return value
+    raise Damaged("not a JSON object")
 
 
 def encode_text(raw: bytes) -> str:
@@ -292,10 +285,9 @@ def decode_frame(data: bytes, expected: int, name: str, keys: Keys) -> tuple[byt
     magic, version, kind, codec, sealed, nonce, length, stored = FRAME_HEAD.unpack_from(data)
     require(magic == b"SNAP", "not a frame")
     check_version(version)
-    require(len(data) == 40 + stored, "frame of another length")
+    require(len(data) == 40 + stored and length <= MAX_SMALL, "frame or payload of another length")
     require(checksum(data[:-8]) == data[-8:], "checksum differs")
     require(kind == expected, f"frame of type {kind}, not {expected}")
-    require(length <= MAX_SMALL, "payload too long")
     require(kind not in (CONFIG, SNAPSHOT) or not any(nonce), "writer nonce not zero")
     rule = keys.sealed and kind not in (CONFIG, KEY)
     require(sealed == rule, "sealed or unsealed against the rule")
@@ -310,6 +302,14 @@ def decode_frame(data: bytes, expected: int, name: str, keys: Keys) -> tuple[byt
 
 # -- records (config.md, snapshot.md, session.md) ------------------------------------------------
 
+INTEGER, COUNT = range(-(2**63), 2**63), range(2**63)
+HEX_12, HEX_16, HEX_32 = "[0-9a-f]{24}", "[0-9a-f]{32}", "[0-9a-f]{64}"
+KDF = {"name": "argon2id", "memory_kib": range(8_192, 4_194_305), "passes": range(1, 65)}
+KDF |= {"lanes": range(1, 17), "salt": "([0-9a-f]{2}){16,64}"}
+ROOT_KINDS = "directory|file|image|stream|other"
+ROOT_RECORD = {"path": str, "kind": ROOT_KINDS, "id": HEX_32, "entries": COUNT, "bytes": COUNT}
+SNAPSHOT_RECORD = {"host": str, "source": str, "time_ns": INTEGER, "roots": [ROOT_RECORD]}
+
 
 def fits(value: Any, shape: Any) -> bool:
     """Whether JSON fits a shape: a pattern, a range, a type, ``[shape]`` or ``{key: shape}``."""
@@ -321,76 +321,51 @@ def fits(value: Any, shape: Any) -> bool:
         case [inner]:
             return isinstance(value, list) and all(fits(item, inner) for item in value)
         case dict():
-            return isinstance(value, dict) and all(
-                fits(value[key.rstrip("?")], inner) if key.rstrip("?") in value else key[-1] == "?"
-                for key, inner in shape.items()
-            )
+            known = isinstance(value, dict) and shape.keys() <= value.keys()
+            return known and all(fits(value[key], inner) for key, inner in shape.items())
     return isinstance(value, shape)
 
 
-def decoder(shape: dict[str, Any], what: str) -> Callable[[bytes], Json]:
-    """A function that decodes a record and checks these keys ("?": optional); others are kept."""
-
-    def decode(payload: bytes) -> Json:
-        value = decode_json(payload)
-        for key, inner in shape.items():
-            require(fits(value, {key: inner}), f"{what}: {key} is not as the format says")
-        return value
-
-    return decode
+def conform(record: Json, shape: Json) -> Json:
+    """Check some keys of a record; all others are kept as they are."""
+    for key, inner in shape.items():
+        require(fits(record, {key: inner}), f"{key}: not as the format says")
+    return record
 
 
-INTEGER, COUNT = range(-(2**63), 2**63), range(2**63)
-HEX_12, HEX_16, HEX_32 = "[0-9a-f]{24}", "[0-9a-f]{32}", "[0-9a-f]{64}"
-KDF_SHAPE = {
-    "name": "argon2id",
-    "memory_kib": range(8_192, 4_194_305),
-    "passes": range(1, 65),
-    "lanes": range(1, 17),
-    "salt": "([0-9a-f]{2}){16,64}",
-}
-ROOT_SHAPE = {
-    "path": str,
-    "kind": "directory|file|image|stream|other",
-    "id": HEX_32,
-    "entries": COUNT,
-    "bytes": COUNT,
-}
-SNAPSHOT_SHAPE = {"host": str, "source": str, "kind": "user|system|safety", "time_ns": INTEGER}
-LEASE_SHAPE = {"session": str, "settled": COUNT, "purpose": str}
-
-_config_head = decoder({"format": COUNT, "features": {"required": [str]}}, "config")
-_config = decoder({"store": HEX_16, "family": HEX_16, "sealed": bool}, "config")
-decode_key = decoder({"kdf": KDF_SHAPE, "nonce": HEX_12, "wrapped": "([0-9a-f]{2}){16,}"}, "key")
-_secrets = {"config": HEX_32, "family_secret": HEX_32, "masters": dict}
-decode_secrets = decoder(_secrets, "key")
-_needs = decoder({"needs?": [str]}, "snapshot")
-_snapshot = decoder({**SNAPSHOT_SHAPE, "roots": [ROOT_SHAPE], "unreadable?": list}, "snapshot")
-decode_label = decoder({"by": str, "time_ns": INTEGER, "ops": list}, "label")
-decode_ref = decoder({"kind": str, "name": str, "time_ns": INTEGER, "value": object}, "ref")
-decode_lease = decoder(LEASE_SHAPE, "lease")
-decode_collector = decoder({"generation": COUNT, "condemned?": [HEX_32]}, "collector record")
+def decoder(**shape: Any) -> Callable[[bytes], Json]:
+    """A function that decodes a record of this shape."""
+    return lambda payload: conform(decode_json(payload), shape)
 
 
-def check_features(names: list[str]) -> None:
+decode_key = decoder(kdf=KDF, nonce=HEX_12, wrapped="([0-9a-f]{2}){16,}")
+decode_secrets = decoder(config=HEX_32, family_secret=HEX_32, masters=dict)
+decode_label = decoder(by=str, time_ns=INTEGER, ops=list)
+decode_ref = decoder(kind=str, name=str, time_ns=INTEGER, value=object)
+decode_lease = decoder(session=str, settled=COUNT, purpose=str)
+decode_collector = decoder(generation=COUNT)
+
+
+def check_features(names: Any) -> None:
     """Refuse what needs features; this reader knows none."""
+    require(fits(names, [str]), "features: not as the format says")
     if names:
         raise NewerVersion(f"needs features that this reader does not know: {', '.join(names)}")
 
 
 def decode_config(payload: bytes) -> Json:
     """The ``config`` record; a store that needs an unknown feature is refused."""
-    config = _config_head(payload)
+    config = conform(decode_json(payload), {"format": COUNT, "features": {"required": list}})
     check_version(config["format"])
     check_features(config["features"]["required"])
-    return _config(payload)
+    return conform(config, {"store": HEX_16, "family": HEX_16, "sealed": bool})
 
 
 def decode_snapshot(payload: bytes) -> Json:
     """A snapshot record; one that needs an unknown feature is refused."""
-    check_features(_needs(payload).get("needs", []))
-    record = _snapshot(payload)
-    for root in record["roots"]:
+    record = decode_json(payload)
+    check_features(record.get("needs", []))
+    for root in conform(record, SNAPSHOT_RECORD)["roots"]:
         decode_text(root["path"])
     return record
 
@@ -404,16 +379,15 @@ def unwrap(key: Json, password: bytes, config: bytes, family: bytes) -> Keys | N
     wrapping = hash_secret_raw(password, bytes.fromhex(kdf["salt"]), *sizes, Type.ID, 0x13)
     body = bytes.fromhex(key["nonce"] + key["wrapped"])
     try:
-        plain = open_sealed(wrapping, body, b"snapstore v1 key" + family)
+        secrets = decode_secrets(open_sealed(wrapping, body, b"snapstore v1 key" + family))
     except Damaged:
         return None
-    secrets = decode_secrets(plain)
     require(secrets["config"] == blake3(config).hexdigest(), "config: not the one of this key")
-    good = all(re.fullmatch("[1-9][0-9]{0,9}", epoch) for epoch in secrets["masters"])
-    require(good and secrets["masters"], "epochs expected")
-    require(fits([*secrets["masters"].values()], [HEX_32]), "master keys expected")
-    masters = {int(epoch): bytes.fromhex(master) for epoch, master in secrets["masters"].items()}
-    return Keys(family, bytes.fromhex(secrets["family_secret"]), masters)
+    epochs, masters = [*secrets["masters"]], [*secrets["masters"].values()]
+    good = epochs and fits(epochs, ["[1-9][0-9]{0,8}"]) and fits(masters, [HEX_32])
+    require(good, "masters: not as the format says")
+    known = dict(zip(map(int, epochs), map(bytes.fromhex, masters), strict=True))
+    return Keys(family, bytes.fromhex(secrets["family_secret"]), known)
 
 
 def fold_labels(labels: Iterable[Json]) -> Json:
@@ -436,15 +410,8 @@ def fold_labels(labels: Iterable[Json]) -> Json:
     return {"fields": found["set"], "tags": tags, "meta": found["meta"], "unknown": unknown}
 
 
-class Refs(NamedTuple):
-    """The packs that a snapshot needs: id -> (kind, size)."""
-
-    exact: bool
-    packs: dict[bytes, tuple[int, int]]
-
-
-def decode_refs(payload: bytes) -> Refs:
-    """A ``refs`` object."""
+def decode_refs(payload: bytes) -> tuple[bool, dict[bytes, tuple[int, int]]]:
+    """A ``refs`` object: whether it is exact, and the packs: id -> (kind, size)."""
     reader = Reader(payload)
     exact = reader.take(1)[0]
     ids = reader.ids(reader.bounded(0, len(payload) // 34, "number of packs"))
@@ -452,7 +419,7 @@ def decode_refs(payload: bytes) -> Refs:
     sizes = reader.column(len(ids), 1, MAX_PACK, "size of a pack")
     reader.end()
     require(exact <= 1 and set(kinds) <= {DATA, META} and ascending(ids), "refs against the rules")
-    return Refs(exact == 1, dict(zip(ids, zip(kinds, sizes, strict=True), strict=True)))
+    return exact == 1, dict(zip(ids, zip(kinds, sizes, strict=True), strict=True))
 
 
 # -- nodes (node.md) -----------------------------------------------------------------------------
@@ -467,7 +434,7 @@ Hole = tuple[int, int]  # offset, length
 class Listed(NamedTuple):
     """A chunk list or hole map where it is referred to: its items in place, or its top node."""
 
-    count: int
+    total: int
     items: tuple[Any, ...]
     top: bytes | None
 
@@ -496,62 +463,50 @@ class Entry:
 
 
 class Node(NamedTuple):
-    """A node of a sequence. Items of an inner node are (key, items below, id)."""
+    """A node. Items of an inner node are (key, items below, id); the root's is its entry."""
 
     kind: int
     level: int
     items: tuple[Any, ...]
-    count: int  # items (leaf entries) below
-    first: Any  # key of the first item of a leaf
-    last: Any  # the key that a node above gives it
+    total: int  # items (leaf entries) below; hard links of a root
+    first: Any = None  # key of the first item of a leaf
+    last: Any = None  # the key that a node above gives it; top of a root's hard links
 
 
-class Root(NamedTuple):
-    """A root node: the root's own entry (its name is empty) and its hard-link table."""
-
-    entry: Entry
-    links: int
-    links_top: bytes | None
-
-
-def decode_node(data: bytes) -> Node | Root:
+def decode_node(data: bytes) -> Node:
     """Any node, in exactly the form that the format prescribes."""
     require(2 < len(data) <= MAX_NODE, "node too short or too long")
     kind, level, reader = data[0], data[1], Reader(data, 2)
     require(DIRECTORIES <= kind <= ROOT, f"unknown kind of node: {kind}")
     require(level <= (0 if kind == ROOT else MAX_LEVEL), "level out of bounds")
     if kind == ROOT:
-        entry = _columns(reader, [reader.string(0, 0, "the root's name")])[0]
+        entries = _columns(reader, [reader.string(0, 0, "the root's name")])
         links = reader.varint()
-        root = Root(entry, links, reader.take(32) if links else None)
-        reader.end()
-        return root
-    count = reader.bounded(1, MAX_ITEMS, "number of items")
-    node = (_inner if level else _leaf)(reader, kind, level, count)
+        node = Node(kind, level, tuple(entries), links, last=reader.take(32) if links else None)
+    else:
+        node = _sequence(reader, kind, level, reader.bounded(1, MAX_ITEMS, "number of items"))
     reader.end()
     return node
 
 
-def _inner(reader: Reader, kind: int, level: int, count: int) -> Node:
-    keys: list[Any]
+def _sequence(reader: Reader, kind: int, level: int, count: int) -> Node:
+    items: Sequence[Any] = ()
+    keys: Sequence[Any] = ()
     if kind == DIRECTORIES:
         keys = [check_name(reader.string(1, MAX_NAME, "name")) for _ in range(count)]
     elif kind == LINKS:
-        keys = [check_path(reader.string(1, MAX_PATH, "path")) for _ in range(count)]
-    else:
+        paths = [reader.string(1, MAX_PATH, "path") for _ in range(count if level else 2 * count)]
+        keys = [*map(check_path, paths)]
+    elif level:
         keys = reader.column(count, 1, MAX_FILE, "key")
-    require(kind == CHUNKS or ascending(keys), "keys not ascending")
-    counts = reader.column(count, 1, 2**64 - 1, "number of items below")
-    items = tuple(zip(keys, counts, reader.ids(count), strict=True))
-    return Node(kind, level, items, sum(counts), None, sum(keys) if kind == CHUNKS else keys[-1])
-
-
-def _leaf(reader: Reader, kind: int, level: int, count: int) -> Node:
-    items: Sequence[Any]
-    keys: list[Any]
+    if level:
+        require(kind == CHUNKS or ascending(keys), "keys not ascending")
+        counts = reader.column(count, 1, 2**64 - 1, "number of items below")
+        items = tuple(zip(keys, counts, reader.ids(count), strict=True))
+        last = sum(keys) if kind == CHUNKS else keys[-1]
+        return Node(kind, level, items, sum(counts), None, last)
     if kind == DIRECTORIES:
-        keys = [check_name(reader.string(1, MAX_NAME, "name")) for _ in range(count)]
-        items = _columns(reader, keys)
+        items = _columns(reader, [*keys])
     elif kind == CHUNKS:
         items = _chunks(reader, count)
         return Node(kind, level, tuple(items), count, None, sum(length for length, _ in items))
@@ -559,8 +514,7 @@ def _leaf(reader: Reader, kind: int, level: int, count: int) -> Node:
         items = _holes(reader, count)
         return Node(kind, level, tuple(items), count, items[0][0], sum(items[-1]))
     else:
-        paths = [check_path(reader.string(1, MAX_PATH, "path")) for _ in range(2 * count)]
-        items, keys = list(zip(paths[::2], paths[1::2], strict=True)), paths[::2]
+        items, keys = list(zip(keys[::2], keys[1::2], strict=True)), keys[::2]
         require(all(first < path for path, first in items), "first path that is not the smallest")
     require(ascending(keys), "names or paths not ascending")
     return Node(kind, level, tuple(items), count, keys[0], keys[-1])
@@ -591,7 +545,10 @@ def _listed(reader: Reader, size: int, decode: Callable[[Reader, int], list[Any]
     count = reader.bounded(1, size, "number of items")
     if count > IN_PLACE_ITEMS:
         return Listed(count, (), reader.take(32))
-    return Listed(count, tuple(decode(reader, count)), None)
+    items = decode(reader, count)
+    good = sum(n for n, _ in items) == size if decode == _chunks else sum(items[-1]) <= size
+    require(good, "chunks do not add up to the size, or hole beyond it")
+    return Listed(count, tuple(items), None)
 
 
 def _columns(reader: Reader, names: list[bytes]) -> list[Entry]:
@@ -642,16 +599,6 @@ def _columns(reader: Reader, names: list[bytes]) -> list[Entry]:
             entry.attributes_length = length
             if isinstance(entry.attributes, bytes):
                 decode_attributes(entry.attributes)
-    for entry in entries:
-        for listed, size in (
-            (entry.content, entry.size),
-            (entry.attributes, entry.attributes_length),
-        ):
-            if isinstance(listed, Listed) and listed.top is None:
-                good = sum(length for length, _ in listed.items) == size
-                require(good, "chunks do not add up to the size")
-        if entry.holes is not None and entry.holes.top is None:
-            require(sum(entry.holes.items[-1]) <= entry.size, "hole beyond the end of the file")
     return entries
 
 
@@ -677,19 +624,12 @@ def fingerprint(entry: Entry) -> bytes:
 
 DATA, META, FOOTER = 1, 2, 3
 PREFIXES = {DATA: "data", META: "meta"}
-PACK_HEAD = Struct("<8sBBBBI16s32s16s8s8s")
-PACK_TAIL = Struct("<IIII8s8s")
+PACK_HEAD, PACK_TAIL = Struct("<8sBBBBI16s32s16s8s8s"), Struct("<IIII8s8s")
 BLOCK_HEAD = Struct("<4sIBBBBIII")
 
 
-class PackHeader(NamedTuple):
-    """A pack's header."""
-
-    kind: int
-    sealed: int
-    epoch: int
-    family: bytes
-    salt: bytes
+PackHeader = tuple[int, int, int, bytes, bytes]  # kind, sealed, key epoch, family, salt
+Place = tuple[int, int, int]  # block, offset in it, length
 
 
 def decode_pack_header(data: bytes) -> PackHeader:
@@ -701,7 +641,7 @@ def decode_pack_header(data: bytes) -> PackHeader:
     require(kind in PREFIXES and sealed <= 1, "unknown kind or seal of a pack")
     require(zero == 0 and not any(zeros), "reserved bytes not zero")
     require((epoch > 0) == bool(sealed) and (sealed or not any(salt)), "epoch or salt against seal")
-    return PackHeader(kind, sealed, epoch, family, salt)
+    return kind, sealed, epoch, family, salt
 
 
 def decode_trailer(trailer: bytes, header: bytes, size: int) -> tuple[int, int, int]:
@@ -719,105 +659,49 @@ def decode_trailer(trailer: bytes, header: bytes, size: int) -> tuple[int, int, 
 
 def decode_block(raw: bytes, number: int, kind: int, pack: PackHeader, keys: Keys) -> bytes:
     """A whole block's plaintext: the block of this number and kind in this pack."""
+    _, sealed, epoch, _, salt = pack
     require(len(raw) >= 32, "block too short")
-    magic, place, found, codec, sealed, zero, body, length, zeros = BLOCK_HEAD.unpack_from(raw)
+    magic, place, found, codec, seal, zero, body, length, zeros = BLOCK_HEAD.unpack_from(raw)
     require(magic == b"SNBK" and body == len(raw) - 32, "not a block, or of another length")
     require(checksum(raw[:-8]) == raw[-8:], "checksum of a block differs")
+    require((place, found, seal) == (number, kind, sealed), "block out of place")
     require(zero == zeros == 0, "reserved bytes not zero")
-    require((place, found, sealed) == (number, kind, pack.sealed), "block out of place")
     require(length <= (MAX_FOOTER if kind == FOOTER else MAX_BLOCK), "block too long")
-    coded = raw[24:-8]
-    if sealed:
-        coded = keys.unseal("pack", pack.epoch, pack.salt, coded, raw[:24])
+    coded = keys.unseal("pack", epoch, salt, raw[24:-8], raw[:24]) if sealed else raw[24:-8]
     return inflate(coded, codec, length)
 
 
-class Footer(NamedTuple):
-    """What a footer says: (stored length, plain length, chunks) of every block; the chunks."""
-
-    blocks: list[tuple[int, int, int]]
-    lengths: array[int]
-    ids: bytes
-
-    def places(self) -> Iterator[tuple[bytes, int, int, int]]:
-        """Id, block, offset in it and length of every chunk."""
-        number = 0
-        for block, (_, _, chunks) in enumerate(self.blocks):
-            offset = 0
-            for length in self.lengths[number : number + chunks]:
-                yield self.ids[32 * number : 32 * number + 32], block, offset, length
-                offset += length
-                number += 1
-
-
-def decode_footer(plain: bytes, kind: int) -> Footer:
-    """The plaintext of a footer block, for a pack of this kind."""
+def decode_footer(
+    plain: bytes, kind: int
+) -> tuple[list[int], list[int], list[tuple[bytes, Place]]]:
+    """A footer's plaintext: stored and plain length of every block; all chunks."""
     require(len(plain) <= MAX_FOOTER, "footer too long")
     reader = Reader(plain)
-    blocks: list[tuple[int, int, int]] = []
+    stored, sizes, counts = [], [], []
     for _ in range(reader.bounded(0, MAX_BLOCKS, "number of blocks")):
-        stored = reader.bounded(32, MAX_PACK, "stored length")
-        size = reader.bounded(0, MAX_BLOCK, "plain length")
-        blocks.append((stored, size, reader.bounded(0, MAX_CHUNKS, "number of chunks")))
-    require(sum(chunks for _, _, chunks in blocks) <= MAX_CHUNKS, "too many chunks")
-    lengths = array("I")
-    for _, size, chunks in blocks:
-        longest = MAX_CHUNK if kind == DATA else MAX_NODE
-        found = reader.column(chunks, 1, longest, "length of a chunk")
-        require(not chunks or sum(found) == size, "chunks do not fill a block")
-        lengths.extend(found)
-    ids = reader.take(32 * len(lengths))
+        stored.append(reader.bounded(32, MAX_PACK, "stored length"))
+        sizes.append(reader.bounded(0, MAX_BLOCK, "plain length"))
+        counts.append(reader.bounded(0, MAX_CHUNKS, "number of chunks"))
+    require(sum(counts) <= MAX_CHUNKS, "too many chunks")
+    places: list[Place] = []
+    for block, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        offset = 0
+        for _ in range(count):
+            length = reader.bounded(1, MAX_CHUNK if kind == DATA else MAX_NODE, "chunk's length")
+            places.append((block, offset, length))
+            offset += length
+        require(count == 0 or offset == size, "chunks do not fill a block")
+    found = list(zip(reader.ids(len(places)), places, strict=True))
     reader.end()
-    return Footer(blocks, lengths, ids)
-
-
-class Index:
-    """Where every copy of every chunk is: a chained hash table in flat arrays."""
-
-    def __init__(self) -> None:
-        self.ids, self.places, self.next = bytearray(), array("Q"), array("q")
-        self.heads = array("q", [-1]) * 2**20
-
-    def add(self, item: bytes, pack: int, block: int, offset: int, length: int) -> None:
-        bucket = hash(item) % len(self.heads)
-        self.next.append(self.heads[bucket])
-        self.heads[bucket] = len(self.next) - 1
-        self.ids += item
-        self.places.extend((pack << 32 | block, offset << 32 | length))
-
-    def find(self, item: bytes) -> Iterator[tuple[int, int, int, int]]:
-        """Pack, block, offset and length of all copies."""
-        number = self.heads[hash(item) % len(self.heads)]
-        while number >= 0:
-            if self.ids[32 * number : 32 * number + 32] == item:
-                where, span = self.places[2 * number : 2 * number + 2]
-                yield where >> 32, where & 0xFFFFFFFF, span >> 32, span & 0xFFFFFFFF
-            number = self.next[number]
+    return stored, sizes, found
 
 
 # -- the store -----------------------------------------------------------------------------------
 
 COUNTED = "-[0-9]{8}-[0-9a-f]{8}"
 OnError = Callable[[bytes, StoreError], None]
-
-
-class Child(NamedTuple):
-    """A node of a sequence as the reference to it describes it; None: it does not say."""
-
-    id: bytes
-    count: int
-    last: Any = None
-    level: int | None = None
-    before: Any = None  # the last key before it
-
-
-class Piece(NamedTuple):
-    """A range of a file's content; ``data`` is None for zeros."""
-
-    offset: int
-    length: int
-    data: bytes | None
-    hole: bool = False
+Lost = Callable[[StoreError], None] | None
+Piece = tuple[int, int, bytes | None]  # offset, length, data (None: zeros)
 
 
 @dataclass(slots=True)
@@ -826,28 +710,19 @@ class Step:
 
     path: bytes
     entry: Entry
+    above: int  # length of the path above it
+    inside: Iterator[Entry] = field(default_factory=lambda: iter(()))
+    entries: int = 0  # found in it so far
+    bytes: int = 0
+    sound: bool = True
     leaving: bool = False
     skip: bool = False
 
 
-@dataclass(slots=True)
-class Visit:
-    """A directory that a tour is in."""
-
-    entry: Entry
-    above: int  # length of the path above it
-    entries: Iterator[Entry]
-    found: tuple[int, int] = (0, 0)  # entries and bytes so far
-    sound: bool = True
-
-
 def _read_at(handle: int, length: int, offset: int) -> bytes:
-    parts: list[bytes] = []
-    while length and (part := os.pread(handle, length, offset)):
-        parts.append(part)
-        length, offset = length - len(part), offset + len(part)
-    require(length == 0, "file ends too early")
-    return b"".join(parts)
+    data = os.pread(handle, length, offset)
+    require(len(data) == length, "file ends too early")
+    return data
 
 
 class Store:
@@ -855,9 +730,10 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str], password: bytes | None = None) -> None:
         self.path = os.fspath(path)
-        self.problems: list[Problem] = []
-        self._packs: list[tuple[str, PackHeader, array[int], array[int]]] = []
-        self._indexes: dict[int, Index] = {}
+        self.problems: dict[str, StoreError] = {}  # where -> what
+        self._packs: list[tuple[str, PackHeader, list[int], list[int]]] = []
+        self._places = sqlite3.connect("")  # a nameless file, in memory while it is small
+        self._loaded: set[int] = set()
         self._block = lru_cache(8)(self._read_block)
         self.node = lru_cache(32)(self._read_node)
         self.keys = Keys(b"")
@@ -867,8 +743,6 @@ class Store:
         if self.config["sealed"]:
             self.keys = self._unlock(payload, password)
 
-    # objects
-
     @contextmanager
     def _open(self, name: str) -> Iterator[tuple[int, int]]:
         """A handle on a regular file of the store, and its size."""
@@ -876,9 +750,7 @@ class Store:
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             handle = os.open(os.path.join(self.path, name), flags)
             try:
-                info = os.fstat(handle)
-                require(stat.S_ISREG(info.st_mode), f"{name}: not a regular file")
-                yield handle, info.st_size
+                yield handle, os.fstat(handle).st_size
             finally:
                 os.close(handle)
         except FileNotFoundError:
@@ -893,13 +765,17 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            self._problem(prefix, Damaged(str(error.strerror)))
+            self.problems[prefix] = Damaged(str(error.strerror))
             return []
         return sorted(name for name in names if re.fullmatch(pattern, name))
 
-    def _problem(self, where: str, error: StoreError) -> None:
-        if (where, str(error)) not in [(known, str(old)) for known, old in self.problems]:
-            self.problems.append(Problem(where, error))
+    def _attempt(self, where: str, task: Callable[..., Any], *arguments: Any) -> Any:
+        """What a task returns; if it fails, None, and that goes to ``problems``."""
+        try:
+            return task(*arguments)
+        except StoreError as error:
+            self.problems.setdefault(where, error)
+        return None
 
     def _object(self, name: str, expected: int) -> bytes:
         """A small object's payload; where the name carries ``h8``, it must fit."""
@@ -912,22 +788,29 @@ class Store:
             require(name.endswith(h8), "object is not the one that its name says")
         return payload
 
+    def _record(self, name: str, kind: int, decode: Callable[[bytes], Any]) -> Any:
+        record = decode(self._object(name, kind))
+        if kind == REF:
+            pointer = f"{record['kind']}/{record['name']}"
+            digest = keyed_hash(self.keys.object, pointer.encode()).hex()[:32]
+            require(name.startswith(f"ref/{record['kind']}/{digest}-"), "ref under another name")
+        return record
+
     def _unlock(self, config: bytes, password: bytes | None) -> Keys:
         if password is None:
             raise WrongPassword("the store is sealed: a password is needed")
         for digest in self._list("key", HEX_32):
-            try:
-                payload = self._object(f"key/{digest}", KEY)
-                require(blake3(payload).hexdigest() == digest, "not what its name says")
-                key = decode_key(payload)
-            except StoreError as error:
-                self._problem(f"key/{digest}", error)
-                continue
-            keys = unwrap(key, password, config, self.keys.family)
-            if keys is not None:
+            key = self._attempt(f"key/{digest}", self._key, digest)
+            keys = key and unwrap(key, password, config, self.keys.family)
+            if isinstance(keys, Keys):
                 return keys
-        hint = "".join(f"; {problem.where}: {problem.error}" for problem in self.problems)
+        hint = "".join(f"; {where}: {error}" for where, error in self.problems.items())
         raise WrongPassword(f"the password opens none of the store's keys{hint}")
+
+    def _key(self, digest: str) -> Json:
+        payload = self._object(f"key/{digest}", KEY)
+        require(blake3(payload).hexdigest() == digest, "not what its name says")
+        return decode_key(payload)
 
     def snapshot(self, snapshot_id: str) -> Json:
         """One snapshot's record."""
@@ -938,46 +821,35 @@ class Store:
 
     def snapshots(self) -> dict[str, Json]:
         """All snapshots that can be read, by id; what cannot goes to ``problems``."""
-        found: dict[str, Json] = {}
-        for snapshot_id in self._list("snap", HEX_32):
-            try:
-                found[snapshot_id] = self.snapshot(snapshot_id)
-            except StoreError as error:
-                self._problem(f"snap/{snapshot_id}", error)
-        return found
+        names = self._list("snap", HEX_32)
+        found = {name: self._attempt(f"snap/{name}", self.snapshot, name) for name in names}
+        return {name: record for name, record in found.items() if record}
 
     def labels(self, snapshot_id: str) -> Json:
         """The editable part of a snapshot: ``fields``, ``tags``, ``meta``, ``unknown``."""
-        labels: list[Json] = []
-        for name in self._list("label", snapshot_id + COUNTED):
-            try:
-                labels.append(decode_label(self._object(f"label/{name}", LABEL)))
-            except StoreError as error:
-                self._problem(f"label/{name}", error)
-        return fold_labels(labels)
+        names = [f"label/{name}" for name in self._list("label", snapshot_id + COUNTED)]
+        labels = [self._attempt(name, self._record, name, LABEL, decode_label) for name in names]
+        return fold_labels(filter(None, labels))
 
-    def refs(self, snapshot_id: str) -> Refs | None:
+    def refs(self, snapshot_id: str) -> tuple[bool, dict[bytes, tuple[int, int]]] | None:
         """The packs a snapshot needs, if that is recorded."""
         names = self._list("refs", snapshot_id + COUNTED)
         return decode_refs(self._object(f"refs/{names[-1]}", REFS)) if names else None
-
-    # packs
 
     def _pack_names(self, kind: int) -> Iterator[str]:
         for folder in self._list(PREFIXES[kind], "[0-9a-f]{2}"):
             for name in self._list(f"{PREFIXES[kind]}/{folder}", f"{folder}[0-9a-f]{{62}}"):
                 yield f"{PREFIXES[kind]}/{folder}/{name}"
 
-    def _index(self, kind: int) -> Index:
-        """The index of all chunks (or nodes), made from the packs' footers at first use."""
-        if kind not in self._indexes:
-            self._indexes[kind] = Index()
+    def _load_packs(self, kind: int) -> None:
+        """Note where all chunks (or nodes) are, from the packs' footers, at first use."""
+        if kind not in self._loaded:
+            self._loaded.add(kind)
+            table = PREFIXES[kind]
+            self._places.execute(f"CREATE TABLE {table} (id, pack, block, offset, length)")
             for name in self._pack_names(kind):
-                try:
-                    self._load_pack(name, kind)
-                except StoreError as error:
-                    self._problem(name, error)
-        return self._indexes[kind]
+                self._attempt(name, self._load_pack, name, kind)
+            self._places.execute(f"CREATE INDEX {table}_id ON {table} (id)")
 
     def _load_pack(self, name: str, kind: int) -> None:
         with self._open(name) as (handle, size):
@@ -985,111 +857,96 @@ class Store:
             raw = _read_at(handle, PACK_HEAD.size, 0)
             header = decode_pack_header(raw)
             mine = (kind, self.keys.sealed, self.keys.family)
-            require((header.kind, header.sealed, header.family) == mine, "pack against the rule")
+            require((*header[:2], header[3]) == mine, "pack of another kind, seal or family")
             trailer = _read_at(handle, PACK_TAIL.size, size - PACK_TAIL.size)
             offset, length, count = decode_trailer(trailer, raw, size)
             block = _read_at(handle, length, offset)
-        footer = decode_footer(decode_block(block, count, FOOTER, header, self.keys), kind)
-        offsets = array("Q", [PACK_HEAD.size])
-        for stored, _, _ in footer.blocks:
-            offsets.append(offsets[-1] + stored)
-        require((len(footer.blocks), offsets[-1]) == (count, offset), "footer and trailer differ")
-        for place in footer.places():
-            self._indexes[kind].add(place[0], len(self._packs), *place[1:])
-        plain = array("I", [length for _, length, _ in footer.blocks])
-        self._packs.append((name, header, offsets, plain))
+        plain = decode_block(block, count, FOOTER, header, self.keys)
+        stored, sizes, places = decode_footer(plain, kind)
+        offsets = [*accumulate(stored, initial=PACK_HEAD.size)]
+        require((len(stored), offsets[-1]) == (count, offset), "footer and trailer differ")
+        insert = f"INSERT INTO {PREFIXES[kind]} VALUES (?, {len(self._packs)}, ?, ?, ?)"
+        self._places.executemany(insert, ((item, *place) for item, place in places))
+        self._packs.append((name, header, offsets, sizes))
 
     def _read_block(self, number: int, block: int) -> bytes:
-        name, header, offsets, plain = self._packs[number]
+        name, header, offsets, sizes = self._packs[number]
         with self._open(name) as (handle, _):
             raw = _read_at(handle, offsets[block + 1] - offsets[block], offsets[block])
-        data = decode_block(raw, block, header.kind, header, self.keys)
-        require(len(data) == plain[block], "block of another length than its footer says")
+        data = decode_block(raw, block, header[0], header, self.keys)
+        require(len(data) == sizes[block], "block of another length than its footer says")
         return data
 
-    def _fetch(self, kind: int, item: bytes, what: str) -> bytes:
+    def _fetch(self, kind: int, item: bytes, key: bytes) -> bytes:
         """A chunk or node from any intact copy."""
-        reason: StoreError = Missing(f"{what} {item.hex()}: in no readable pack")
-        key = self.keys.chunk if kind == DATA else self.keys.node
-        for number, block, offset, length in self._index(kind).find(item):
+        self._load_packs(kind)
+        reason: StoreError = Missing(f"{PREFIXES[kind]} {item.hex()}: in no readable pack")
+        query = f"SELECT pack, block, offset, length FROM {PREFIXES[kind]} WHERE id = ?"
+        for number, block, offset, length in self._places.execute(query, (item,)).fetchall():
             try:
                 data = self._block(number, block)[offset : offset + length]
                 require(keyed_hash(key, data) == item, "is not what its id says")
                 return data
             except StoreError as error:
-                where = f"{what} {item.hex()}: {self._packs[number][0]}, block {block}"
-                reason = Damaged(f"{where}: {error}")
+                reason = Damaged(f"{item.hex()}: {self._packs[number][0]}, block {block}: {error}")
         raise reason
 
     def chunk(self, chunk_id: bytes) -> bytes:
         """A chunk of content, verified."""
-        return self._fetch(DATA, chunk_id, "chunk")
+        return self._fetch(DATA, chunk_id, self.keys.chunk)
 
-    # nodes and sequences
-
-    def node_bytes(self, node_id: bytes) -> bytes:
-        """A node as it is stored, verified."""
-        return self._fetch(META, node_id, "node")
-
-    def _read_node(self, node_id: bytes) -> Node | Root:
-        data = self.node_bytes(node_id)
+    def _read_node(self, node_id: bytes) -> Node:
+        data = self._fetch(META, node_id, self.keys.node)
         try:
             return decode_node(data)
         except Damaged as error:
             raise Damaged(f"node {node_id.hex()}: {error}") from None
 
-    def root(self, root_id: bytes) -> Root:
+    def root(self, root_id: bytes) -> Node:
         """A root node."""
         node = self.node(root_id)
-        require(isinstance(node, Root), f"node {root_id.hex()}: not a root node")
-        return cast(Root, node)
-
-    def _check_child(self, kind: int, child: Child) -> Node:
-        """A node of a sequence; it must be as described, and follow what went before."""
-        node, what = self.node(child.id), f"node {child.id.hex()}"
-        if isinstance(node, Root) or node.kind != kind:
-            raise Damaged(f"{what}: of another kind than its place")
-        require(child.level in (None, node.level), f"{what}: of another level than its place")
-        require(node.count == child.count, f"{what}: other number of items than said above")
-        require(child.last in (None, node.last), f"{what}: other last key than said above")
-        lonely = child.level is None and node.level > 0 and len(node.items) == 1
-        require(not lonely, f"{what}: top node of a single child")
-        follows = child.before is None or node.first is None or node.first > child.before
-        require(follows, f"{what}: does not follow the node before it")
+        require(node.kind == ROOT, f"node {root_id.hex()}: not a root node")
         return node
 
     def _leaves(
-        self, kind: int, child: Child, on_error: Callable[[StoreError], None] | None
+        self, kind: int, item: bytes, count: int, last: Any, lost: Lost, level: Any, before: Any
     ) -> Iterator[bytes]:
-        """Ids of a sequence's leaves from left to right, each checked (ids only: nodes are large)"""
+        """Ids of a sequence's leaves; nodes must be as said above (None: not said), and follow
+        what was before. Damage is told to ``lost``, or else raised. Only ids are kept."""
         try:
-            node = self._check_child(kind, child)
+            node = self.node(item)
+            said = (kind, node.level if level is None else level, count)
+            require((node.kind, node.level, node.total) == said, "node not as said above it")
+            require(last in (None, node.last), "node with another last key than said above it")
+            lonely = level is None and node.level > 0 and len(node.items) == 1
+            require(not lonely, "top node of a single child")
+            follows = before is None or node.first is None or node.first > before
+            require(follows, "node that does not follow the one before it")
         except StoreError as error:
-            if on_error is None:
+            if lost is None:
                 raise
-            on_error(error)
+            lost(error)
             return
-        level, count, before = node.level, len(node.items), child.before
+        height, children = node.level, len(node.items) if node.level else 0
         del node
-        for at in range(count if level else 0):
-            key, items, below = cast(Node, self.node(child.id)).items[at]
-            yield from self._leaves(kind, Child(below, items, key, level - 1, before), on_error)
+        for at in range(children):
+            key, below, child = self.node(item).items[at]
+            yield from self._leaves(kind, child, below, key, lost, height - 1, before)
             before = key
-        if level == 0:
-            yield child.id
+        if height == 0:
+            yield item
 
     def _items(
-        self, kind: int, child: Child, on_error: Callable[[StoreError], None] | None = None
+        self, kind: int, top: bytes, count: int, last: Any = None, lost: Lost = None
     ) -> Iterator[Any]:
-        """The items of a sequence; what is damaged is told to ``on_error``, or else raised."""
-        for leaf in self._leaves(kind, child, on_error):
-            for at in range(len(cast(Node, self.node(leaf)).items)):
-                yield cast(Node, self.node(leaf)).items[at]
+        for leaf in self._leaves(kind, top, count, last, lost, None, None):
+            for at in range(len(self.node(leaf).items)):
+                yield self.node(leaf).items[at]
 
     def holes(self, entry: Entry) -> Iterator[Hole]:
         """The holes of a file: offset and length, ascending."""
         count, items, top = entry.holes or (0, (), None)
-        for hole in self._items(HOLES, Child(top, count)) if top else items:
+        for hole in self._items(HOLES, top, count) if top else items:
             require(sum(hole) <= entry.size, "hole beyond the end of the file")
             yield hole
 
@@ -1098,16 +955,16 @@ class Store:
         if isinstance(entry.content, Listed):
             yield from self._pieces(entry.content, entry.size)
         elif entry.size:
-            yield Piece(0, entry.size, entry.content)
+            yield 0, entry.size, entry.content
 
     def _pieces(self, chunks: Listed, size: int) -> Iterator[Piece]:
         count, items, top = chunks
         offset, before = 0, b""
-        for length, item in self._items(CHUNKS, Child(top, count, size)) if top else items:
+        for length, item in self._items(CHUNKS, top, count, size) if top else items:
             require(not item == before == ZERO_ID, "zero run after zero run")
             data = None if item == ZERO_ID else self.chunk(item)
             require(data is None or len(data) == length, "chunk of another length")
-            yield Piece(offset, length, data)
+            yield offset, length, data
             offset, before = offset + length, item
 
     def attributes(self, entry: Entry) -> list[tuple[bytes, bytes]]:
@@ -1115,67 +972,62 @@ class Store:
         data = entry.attributes
         if isinstance(data, Listed):
             pieces = self._pieces(data, entry.attributes_length)
-            data = b"".join(bytes(n) if part is None else part for _, n, part, _ in pieces)
+            data = b"".join(bytes(n) if part is None else part for _, n, part in pieces)
         return [] if data is None else decode_attributes(data)
 
     def links(self, root_id: bytes, on_error: OnError | None = None) -> dict[bytes, bytes]:
         """A root's hard-link table: path -> the first path of its group."""
-        _, count, top = self.root(root_id)
+        root = self.root(root_id)
         lost = None if on_error is None else partial(on_error, b"")
-        table = dict(self._items(LINKS, Child(top, count), lost)) if top else {}
+        items = self._items(LINKS, root.last, root.total, None, lost) if root.total else ()
+        table = dict(items)
         good = table.keys().isdisjoint(table.values())
         require(good, "hard link to a path that is not the first of its group")
         return table
-
-    # trees
 
     def tour(self, root_id: bytes, on_error: OnError | None = None) -> Iterator[Step]:
         """A root's entries: every directory before and again (``leaving``) after what is in it.
 
         Damage is told to ``on_error`` with the directory's path, or else raised.
         """
-        path, stack = bytearray(), list[Visit]()
+        path, stack = b"", list[Step]()
 
         def lost(error: StoreError) -> None:
             if on_error is None:
                 raise error
             stack[-1].sound = False
-            on_error(bytes(path), error)
+            on_error(path, error)
 
-        entry: Entry | None = self.root(root_id).entry
+        entry: Entry | None = self.root(root_id).items[0]
         while True:
-            if entry is None:
-                yield Step(bytes(path), stack[-1].entry, leaving=True)
-                del path[stack.pop().above :]
-            else:
-                above = len(path)
-                path += b"/" + entry.name if path else entry.name
-                require(len(path) <= MAX_PATH, "path too long")
-                if stack:
-                    here = stack[-1]
-                    entries, size = here.found
-                    entries += 1 + entry.entries_below
-                    here.found = (entries, size + entry.size + entry.bytes_below)
-                    require(entries <= here.entry.entries_below, "more entries than said above")
-                step = Step(bytes(path), entry)
+            if entry is not None:
+                step = Step(path + b"/" + entry.name if path else entry.name, entry, len(path))
+                require(len(step.path) <= MAX_PATH, "path too long")
                 yield step
                 if entry.kind == DIRECTORY and not step.skip:
                     require(len(stack) <= MAX_DEPTH, "directories too deep")
-                    child = Child(entry.top or b"", entry.count)
-                    inside = self._items(DIRECTORIES, child, lost) if entry.top else iter(())
-                    stack.append(Visit(entry, above, inside))
-                else:
-                    del path[above:]
+                    if entry.top:
+                        step.inside = self._items(DIRECTORIES, entry.top, entry.count, None, lost)
+                    path, step.path = step.path, b""  # a deep tour does not keep all paths
+                    stack.append(step)
+            else:
+                done = stack.pop()
+                yield replace(done, path=path, leaving=True)
+                path = path[: done.above]
             if not stack:
                 return
+            here = stack[-1]
+            said = (here.entry.entries_below, here.entry.bytes_below)
             try:
-                entry = next(stack[-1].entries, None)
+                entry = next(here.inside, None)
             except StoreError as error:
                 lost(error)
                 entry = None
-            here = stack[-1]
-            said = (here.entry.entries_below, here.entry.bytes_below)
-            if entry is None and here.sound and here.found != said:
+            if entry is not None:
+                here.entries += 1 + entry.entries_below
+                here.bytes += entry.size + entry.bytes_below
+                require(here.entries <= said[0], "more entries than said above")
+            elif here.sound and (here.entries, here.bytes) != said:
                 lost(Damaged("totals are not those of what is below"))
 
     def walk(
@@ -1186,26 +1038,23 @@ class Store:
 
     def find(self, root_id: bytes, path: bytes) -> Entry:
         """The entry at a path relative to a root."""
-        entry = self.root(root_id).entry
+        entry: Entry | None = self.root(root_id).items[0]
         for name in path.split(b"/") if path else []:
-            node = self.node(entry.top) if entry.top else None
-            while isinstance(node, Node) and node.level:
+            node = self.node(entry.top) if entry and entry.top else None
+            while node and node.level:
                 node = next((self.node(item) for key, _, item in node.items if name <= key), None)
-            entries = node.items if isinstance(node, Node) and node.kind == DIRECTORIES else ()
-            found = next((item for item in entries if item.name == name), None)
-            if found is None:
-                raise Missing(f"{encode_text(path)}: not in the tree")
-            entry = found
+            entries = node.items if node and node.kind == DIRECTORIES else ()
+            entry = next((item for item in entries if item.name == name), None)
+        if entry is None:
+            raise Missing(f"{encode_text(path)}: not in the tree")
         return entry
 
-    # checking
-
-    def check(self) -> Iterator[Problem]:
-        """Verify all packs, all small objects and all trees; gives what is wrong."""
+    def check(self) -> dict[str, StoreError]:
+        """Verify all packs, all small objects and all trees; gives what is wrong, by place."""
         for kind in (DATA, META):
             for name in self._pack_names(kind):
-                yield from self._check(name, partial(self._check_pack, name))
-            self._index(kind)
+                self._attempt(name, self._check_pack, name)
+            self._load_packs(kind)
         objects: list[tuple[str, str, int, Callable[[bytes], Any]]] = [
             ("label", HEX_32 + COUNTED, LABEL, decode_label),
             ("refs", HEX_32 + COUNTED, REFS, self._check_refs),
@@ -1216,23 +1065,13 @@ class Store:
         objects += [(f"ref/{kind}", HEX_16 + COUNTED, REF, decode_ref) for kind in kinds]
         for prefix, pattern, kind, decode in objects:
             for name in (f"{prefix}/{name}" for name in self._list(prefix, pattern)):
-                yield from self._check(name, partial(self._check_object, name, kind, decode))
+                self._attempt(name, self._record, name, kind, decode)
         seen: set[bytes] = set()
-        damaged: set[bytes] = set()
         for snapshot_id, snapshot in self.snapshots().items():
             for root in snapshot["roots"]:
                 where = f"snapshot {snapshot_id[:12]}: {root['path']}"
-                try:
-                    yield from self._check_tree(where, root, seen, damaged)
-                except StoreError as error:
-                    yield Problem(where, error)
-        yield from self.problems
-
-    def _check(self, where: str, task: Callable[[], object]) -> Iterator[Problem]:
-        try:
-            task()
-        except StoreError as error:
-            yield Problem(where, error)
+                self._attempt(where, self._check_tree, where, root, seen)
+        return self.problems
 
     def _check_pack(self, name: str) -> None:
         hasher = blake3()
@@ -1241,58 +1080,42 @@ class Store:
                 hasher.update(_read_at(handle, min(1 << 20, size - at), at))
         require(hasher.hexdigest() == name[-64:], "pack is not what its name says")
 
-    def _check_object(self, name: str, kind: int, decode: Callable[[bytes], Any]) -> None:
-        record = decode(self._object(name, kind))
-        if kind == REF:
-            pointer = f"{record['kind']}/{record['name']}"
-            digest = keyed_hash(self.keys.object, pointer.encode()).hex()[:32]
-            good = name.startswith(f"ref/{record['kind']}/{digest}-")
-            require(good, "ref under another name")
-
     def _check_refs(self, payload: bytes) -> None:
-        for pack, (kind, expected) in decode_refs(payload).packs.items():
+        for pack, (kind, expected) in decode_refs(payload)[1].items():
             with self._open(f"{PREFIXES[kind]}/{pack.hex()[:2]}/{pack.hex()}") as (_, size):
                 require(size == expected, f"pack {pack.hex()} of another size")
 
-    def _check_tree(
-        self, where: str, root: Json, seen: set[bytes], damaged: set[bytes]
-    ) -> Iterator[Problem]:
-        """Verify a tree but for directories and large files that were ``seen`` before."""
-        found: list[Problem] = []
-        inside: list[bytes] = []  # fingerprints of the directories that one is in
+    def _check_tree(self, where: str, root: Json, seen: set[bytes]) -> None:
+        """Verify a tree but for directories and large files that were found sound before."""
+        before: list[int] = []  # numbers of problems when the directories were entered
+        root_id = bytes.fromhex(root["id"])
 
         def fail(path: bytes, error: StoreError) -> None:
-            found.append(Problem(f"{where}: {encode_text(path)}", error))
-            damaged.update(inside)
+            self.problems.setdefault(f"{where}: {encode_text(path)}", error)
 
-        root_id = bytes.fromhex(root["id"])
         for step in self.tour(root_id, fail):
-            entry, mark = step.entry, fingerprint(step.entry)
+            entry, mark, known = step.entry, fingerprint(step.entry), len(self.problems)
             if step.leaving:
-                inside.pop()
-            elif mark in damaged:
-                fail(step.path, Damaged("damaged, as listed where it was met first"))
-            elif mark not in seen:
-                directory = entry.kind == DIRECTORY
-                if directory or (isinstance(entry.content, Listed) and entry.content.top):
+                if before.pop() == known:
                     seen.add(mark)
-                inside.append(mark)
-                try:
-                    self.attributes(entry)
-                    for _ in masked(self.holes(entry), self.content(entry)):
-                        pass
-                except StoreError as error:
-                    fail(step.path, error)
-                if not directory:
-                    inside.pop()
-            step.skip = mark in seen and inside[-1:] != [mark]
-            yield from found
-            found.clear()
-        check_root(root, self.root(root_id).entry)
+            elif mark in seen:
+                step.skip = True
+            else:
+                name = f"{where}: {encode_text(step.path)}"
+                self._attempt(name, self._check_entry, entry)
+                if entry.kind == DIRECTORY:
+                    before.append(known)
+                elif known == len(self.problems) and entry.size > MAX_CHUNK:
+                    seen.add(mark)
+        check_root(root, self.root(root_id).items[0])
         for path, first in self.links(root_id).items():
-            yield from self._check(
-                f"{where}: {encode_text(path)}", partial(self._check_link, root_id, path, first)
-            )
+            name = f"{where}: {encode_text(path)}"
+            self._attempt(name, self._check_link, root_id, path, first)
+
+    def _check_entry(self, entry: Entry) -> None:
+        self.attributes(entry)
+        for _ in masked(self.holes(entry), self.content(entry)):
+            pass
 
     def _check_link(self, root_id: bytes, path: bytes, first: bytes) -> None:
         entry = self.find(root_id, path)
@@ -1301,10 +1124,10 @@ class Store:
 
 
 def masked(holes: Iterator[Hole], pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """A file's content, cut at the borders of its holes; in a hole there can be only zeros."""
+    """What of a file's content is not in its holes; in these there can be only zeros."""
     never = (2**64, 1)
     start, length = next(holes, never)
-    for offset, size, data, _ in pieces:
+    for offset, size, data in pieces:
         at, end = offset, offset + size
         while at < end:
             while start + length <= at:
@@ -1313,7 +1136,8 @@ def masked(holes: Iterator[Hole], pieces: Iterable[Piece]) -> Iterator[Piece]:
             until = min(end, start + length if hole else start)
             part = None if data is None else data[at - offset : until - offset]
             require(not hole or part is None or not any(part), "data in a hole")
-            yield Piece(at, until - at, None if hole else part, hole)
+            if not hole:
+                yield at, until - at, part
             at = until
 
 
@@ -1334,59 +1158,55 @@ CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 FAILURES = (StoreError, OSError, OverflowError, ValueError)
 
 
-class Cursor:
-    """The directory one is in, reached one name at a time and never through a link."""
-
-    def __init__(self, handle: int) -> None:
-        self.handle = os.dup(handle)
-        self._above: list[tuple[int, int]] = []
-
-    def enter(self, name: bytes, make: bool = False) -> None:
-        """Go into a directory; ``make`` it, unless it was made for another root."""
-        if make:
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=self.handle)
-        inner = os.open(name, DIRECTORY_FLAGS, dir_fd=self.handle)
-        info = os.fstat(self.handle)
-        self._above.append((info.st_dev, info.st_ino))
-        os.close(self.handle)
-        self.handle = inner
-
-    def leave(self) -> int:
-        """Go back; the caller gets the handle of the directory left, and closes it."""
-        outer = os.open("..", DIRECTORY_FLAGS, dir_fd=self.handle)
-        info = os.fstat(outer)
-        inner, self.handle = self.handle, outer
-        if (info.st_dev, info.st_ino) != self._above.pop():
-            raise OSError("the directory was moved while being restored")
-        return inner
+def descend(handle: int, parts: Iterable[bytes], make: bool) -> int:
+    """A handle on a directory below, reached one name at a time and never through a link."""
+    handle = os.dup(handle)
+    for part in parts:
+        try:
+            with suppress(FileExistsError):  # made for another root, or refused by what follows
+                if make:
+                    os.mkdir(part, 0o700, dir_fd=handle)
+            inner = os.open(part, DIRECTORY_FLAGS, dir_fd=handle)
+        finally:
+            os.close(handle)
+        handle = inner
+    return handle
 
 
 class Restorer:
     """Restores one root below ``out``, where nobody else changes anything meanwhile."""
 
-    def __init__(self, store: Store, out: int, root: Json, alone: bool, paths: list[bytes]) -> None:
-        self.store, self.out, self.paths = store, out, paths
+    def __init__(self, store: Store, out: int, root: Json, paths: list[bytes]) -> None:
+        self.store, self.out, self.root, self.paths = store, out, root, paths
         self.is_root = os.geteuid() == 0
-        self.failures: dict[tuple[bytes, str], None] = {}
+        self.failures: list[tuple[bytes, str]] = []
         self.hits: set[bytes] = set()  # those of the paths that were met
-        self.made: dict[bytes, tuple[bytes, bytes]] = {}  # group -> path restored, fingerprint
+        self.handles: list[int] = []  # of the directories that one is in
         self.links: dict[bytes, bytes] = {}
+        self.made: dict[bytes, tuple[bytes, bytes]] = {}  # group -> path restored, fingerprint
         self.recorded = decode_text(root["path"])
-        self.root_id = bytes.fromhex(root["id"])
         self.place = [part for part in self.recorded.split(b"/") if part]  # below ``out``
-        self.record, self.alone = root, alone
 
     def fail(self, path: bytes, error: object, what: str = "") -> None:
-        """List something that could not be restored, once."""
+        """List something that could not be restored."""
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        self.failures[self.full(path), f"{what}: {text}" if what else text] = None
+        self.failures.append((self.full(path), f"{what}: {text}" if what else text))
+
+    def attempt(
+        self, path: bytes, what: str, task: Callable[..., Any], *given: Any, **named: Any
+    ) -> Any:
+        """What a task returns; if it fails, None, and that is listed."""
+        try:
+            return task(*given, **named)
+        except FAILURES as error:
+            self.fail(path, error, what)
+        return None
 
     def full(self, path: bytes) -> bytes:
         """A path below the root as it was recorded."""
         return self.recorded.rstrip(b"/") + b"/" + path if path else self.recorded
 
-    def _takes(self, path: bytes, directory: bool) -> bool:
+    def takes(self, path: bytes, directory: bool) -> bool:
         """Whether an entry is wanted, or is a directory on the way to one that is."""
         taken = not self.paths
         for given in self.paths:
@@ -1398,58 +1218,51 @@ class Restorer:
             taken |= directory and given.startswith(here.rstrip(b"/") + b"/" if here else b"")
         return taken
 
-    def run(self, finishing: bool) -> None:
-        """First everything but the directories' own metadata, then (``finishing``) only that."""
-        cursor = Cursor(self.out)
+    def run(self, alone: bool) -> None:
+        """Restore the root: ``alone`` into ``out`` itself, else at its path below."""
         try:
-            if not finishing:
-                self._begin()
-            for name in self.place[:-1] if self._takes(b"", True) else []:
-                cursor.enter(name, not finishing)
-            for step in self.store.tour(self.root_id, partial(self.fail, what="some entries")):
-                self._step(step, cursor, finishing)
+            root_id = bytes.fromhex(self.root["id"])
+            entry = self.store.root(root_id).items[0]
+            check_root(self.root, entry)
+            if alone:
+                self.place = [] if entry.kind == DIRECTORY else (self.place[-1:] or [b"root"])
+            check_path(b"/".join(self.place) or b"root")
+            self.links = self.store.links(root_id, partial(self.fail, what="some hard links"))
+            self.links |= {first: first for first in self.links.values()}
+            if self.takes(b"", entry.kind == DIRECTORY):
+                self.handles.append(descend(self.out, self.place[:-1], True))
+                for step in self.store.tour(root_id, partial(self.fail, what="some entries")):
+                    self.step(step)
         except FAILURES as error:
             self.fail(b"", error)
-        finally:
-            os.close(cursor.handle)
+        for handle in self.handles:
+            os.close(handle)
 
-    def _begin(self) -> None:
-        entry = self.store.root(self.root_id).entry
-        check_root(self.record, entry)
-        require(len(self.place) <= MAX_DEPTH, "path too deep")
-        if self.alone:
-            self.place = [] if entry.kind == DIRECTORY else (self.place[-1:] or [b"root"])
-        for part in self.place:
-            check_name(part)
-        self.links = self.store.links(self.root_id, partial(self.fail, what="some hard links"))
-        self.links.update({first: first for first in set(self.links.values())})
-
-    def _step(self, step: Step, cursor: Cursor, finishing: bool) -> None:
+    def step(self, step: Step) -> None:
         path, entry = step.path, step.entry
         name = entry.name if path else b"".join(self.place[-1:])  # empty: ``out`` itself
         if step.leaving:
-            handle = cursor.leave() if name else os.dup(cursor.handle)
-            if finishing:
-                self._finish(path, entry, handle)
-            os.close(handle)
+            self.finish(path, entry, self.handles[-1])
+            os.close(self.handles.pop())
             return
-        step.skip = not self._takes(path, entry.kind == DIRECTORY)
+        step.skip = not self.takes(path, entry.kind == DIRECTORY)
         try:
-            if entry.kind == DIRECTORY and name and not step.skip:
-                cursor.enter(name, not finishing)
-            elif entry.kind != DIRECTORY and not (step.skip or finishing):
-                self._create(cursor.handle, path, name, entry)
+            if entry.kind == DIRECTORY and not step.skip:
+                self.handles.append(descend(self.handles[-1], [name] if name else [], True))
+            elif not step.skip:
+                self.create(self.handles[-1], path, name, entry)
         except FAILURES as error:
             step.skip = True
-            if not finishing:
-                self.fail(path, error)
+            self.fail(path, error)
 
-    def _create(self, at: int, path: bytes, name: bytes, entry: Entry) -> None:
+    def create(self, at: int, path: bytes, name: bytes, entry: Entry) -> None:
         group = self.links.get(path, b"")
-        if group in self.made and self._link(at, path, name, entry, *self.made[group]):
-            return
+        if group in self.made:
+            what = "hard link, restored as a copy"
+            if self.attempt(path, what, self.link, at, name, entry, *self.made[group]):
+                return
         if entry.kind == FILE:
-            self._file(at, path, name, entry)
+            self.file(at, path, name, entry)
         else:
             if entry.kind == SYMLINK:
                 os.symlink(entry.target, name, dir_fd=at)
@@ -1458,81 +1271,62 @@ class Restorer:
             else:
                 kind = stat.S_IFCHR if entry.kind == CHARACTER else stat.S_IFBLK
                 os.mknod(name, kind | 0o600, os.makedev(*entry.device), dir_fd=at)
-            self._finish(path, entry, b"/proc/self/fd/%d/%s" % (at, name))
+            self.finish(path, entry, b"/proc/self/fd/%d/%s" % (at, name))
         if group:
             self.made.setdefault(group, (path, fingerprint(entry)))
 
-    def _link(
-        self, at: int, path: bytes, name: bytes, entry: Entry, made: bytes, expected: bytes
-    ) -> bool:
-        """Link to the member of the group that is there; if that fails, a copy will be made."""
-        cursor = Cursor(self.out)
+    def link(self, at: int, name: bytes, entry: Entry, made: bytes, expected: bytes) -> bool:
+        """Link to the member of the group that is there."""
+        require(fingerprint(entry) == expected, "unlike the others of its group")
+        *above, source = [*self.place, *made.split(b"/")]
+        handle = descend(self.out, above, False)
         try:
-            require(fingerprint(entry) == expected, "unlike the others of its group")
-            *above, source = [*self.place, *made.split(b"/")]
-            for part in above:
-                cursor.enter(part)
-            os.link(source, name, src_dir_fd=cursor.handle, dst_dir_fd=at, follow_symlinks=False)
-        except FAILURES as error:
-            self.fail(path, error, "hard link, restored as a copy")
-            return False
+            os.link(source, name, src_dir_fd=handle, dst_dir_fd=at, follow_symlinks=False)
         finally:
-            os.close(cursor.handle)
+            os.close(handle)
         return True
 
-    def _file(self, at: int, path: bytes, name: bytes, entry: Entry) -> None:
+    def file(self, at: int, path: bytes, name: bytes, entry: Entry) -> None:
         handle = os.open(name, CREATE_FLAGS, 0o600, dir_fd=at)
         try:
             os.ftruncate(handle, entry.size)
-            for piece in masked(self._holes(path, entry), self.store.content(entry)):
-                if not piece.hole:
-                    _write(handle, piece)
-            self._finish(path, entry, handle)
+            for piece in masked(self.holes(path, entry), self.store.content(entry)):
+                _write(handle, *piece)
+            self.finish(path, entry, handle)
         except BaseException:
             os.unlink(name, dir_fd=at)
             raise
         finally:
             os.close(handle)
 
-    def _holes(self, path: bytes, entry: Entry) -> Iterator[Hole]:
+    def holes(self, path: bytes, entry: Entry) -> Iterator[Hole]:
         try:
             yield from self.store.holes(entry)
         except StoreError as error:
             self.fail(path, error, "holes, restored as zeros")
 
-    def _finish(self, path: bytes, entry: Entry, target: int | bytes) -> None:
+    def finish(self, path: bytes, entry: Entry, target: int | bytes) -> None:
         """Metadata: owner, attributes, mode, times, in this order."""
-        follow, tasks = isinstance(target, int), list[tuple[str, Callable[[], object]]]()
+        follow, mode, times = isinstance(target, int), entry.mode, (entry.mtime_ns, entry.mtime_ns)
+        attempt = partial(self.attempt, path)
         if self.is_root:
-            chown = partial(os.chown, target, entry.uid, entry.gid, follow_symlinks=follow)
-            tasks.append(("owner", chown))
-        try:
-            for name, value in self.store.attributes(entry):
-                put = partial(os.setxattr, target, name, value, follow_symlinks=follow)
-                tasks.append((f"attribute {encode_text(name)}", put))
-        except StoreError as error:
-            self.fail(path, error, "attributes")
-        mode, times = entry.mode, (entry.mtime_ns, entry.mtime_ns)
-        if not self.is_root and entry.kind == FILE:  # must not run as whoever restores it
+            attempt("owner", os.chown, target, entry.uid, entry.gid, follow_symlinks=follow)
+        elif entry.kind == FILE:  # must not run as whoever restores it
             mode &= ~stat.S_ISUID if entry.uid != os.geteuid() else mode
             mode &= ~stat.S_ISGID if entry.gid != os.getegid() else mode
+        for name, value in attempt("attributes", self.store.attributes, entry) or []:
+            what = f"attribute {encode_text(name)}"
+            attempt(what, os.setxattr, target, name, value, follow_symlinks=follow)
         if entry.kind != SYMLINK:
-            tasks.append(("mode", partial(os.chmod, target, mode)))
-        tasks.append(("time", partial(os.utime, target, ns=times, follow_symlinks=follow)))
-        for what, task in tasks:
-            try:
-                task()
-            except FAILURES as error:
-                self.fail(path, error, what)
+            attempt("mode", os.chmod, target, mode)
+        attempt("time", os.utime, target, ns=times, follow_symlinks=follow)
 
 
-def _write(handle: int, piece: Piece) -> None:
+def _write(handle: int, at: int, length: int, data: bytes | None) -> None:
     """Write a piece of a file; zeros outside holes are written like all else."""
-    at, end = piece.offset, piece.offset + piece.length
-    zeros = bytes(min(piece.length, 1 << 20))
+    zeros, end = bytes(min(length, 1 << 20)), at + length
     while at < end:
-        data = zeros[: end - at] if piece.data is None else piece.data[at - piece.offset :]
-        at += os.pwrite(handle, data, at)
+        at += os.pwrite(handle, zeros[: end - at] if data is None else data[at - end :], at)
 
 
 # -- command line --------------------------------------------------------------------------------
@@ -1548,28 +1342,19 @@ def complain(where: str, what: object) -> None:
     print(f"rescue: {printable(f'{where}: {what}')}", file=sys.stderr)
 
 
-def format_time(nanoseconds: int) -> str:
-    """A time in UTC, to the second."""
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=nanoseconds // 10**9)
-    except OverflowError:
-        return f"{nanoseconds} ns"
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def list_snapshots(store: Store) -> int:
     """Print all snapshots, oldest first."""
     for snapshot_id, snapshot in sorted(store.snapshots().items(), key=lambda s: s[1]["time_ns"]):
         label = store.labels(snapshot_id)
-        words = [snapshot_id[:16], format_time(snapshot["time_ns"])]
+        seconds = min(max(snapshot["time_ns"] // 10**9, 0), 2**37)
+        words = [snapshot_id[:16], f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"]
         words += [snapshot["host"], snapshot["source"], str(label["fields"].get("name", ""))]
         print(printable("  ".join([*words, *(f"#{tag}" for tag in label["tags"])])))
         for root in snapshot["roots"]:
             size = f"{root['entries']} entries, {root['bytes']} bytes"
             print(printable(f"    {root['path']}  ({root['kind']}, {size})"))
         if "unreadable" in snapshot:
-            count = snapshot.get("unreadable_count", len(snapshot["unreadable"]))
-            print(printable(f"    partial: {count} paths could not be read"))
+            print(printable(f"    partial: {snapshot.get('unreadable_count')} paths unreadable"))
     return 3 if store.problems else 0
 
 
@@ -1598,75 +1383,53 @@ def restore(store: Store, wanted: str, out: str, paths: Sequence[bytes] = ()) ->
             raise StoreError(f"{out}: is there and is not an empty directory") from None
     given = [path.rstrip(b"/") or b"/" for path in paths]
     handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    roots = snapshot["roots"]
-    work = [Restorer(store, handle, root, len(roots) == 1, given) for root in roots]
-    for restorer in work:
-        restorer.run(finishing=False)
+    work = [Restorer(store, handle, root, given) for root in snapshot["roots"]]
     for restorer in sorted(work, key=lambda restorer: -len(restorer.place)):
-        restorer.run(finishing=True)
+        restorer.run(alone=len(work) == 1)  # inner roots first: directories are finished once
     os.close(handle)
     failures = [failure for restorer in work for failure in restorer.failures]
     missed = set(given).difference(*(restorer.hits for restorer in work))
     failures += [(path, "not found in the snapshot") for path in sorted(missed)]
     if os.geteuid() != 0:
-        print("rescue: not root: owners and others' set-id bits not restored", file=sys.stderr)
+        complain("note", "not root: owners and others' set-id bits are not restored")
     for path, what in failures:
         complain(encode_text(path), what)
-    count = len(failures)
-    print(f"restored {snapshot_id[:16]} into {out}; {count} things could not be restored")
+    print(f"restored {snapshot_id[:16]} into {out}; failures: {len(failures)}")
     return 3 if failures else 0
-
-
-def check(store: Store) -> int:
-    """Verify everything; print what is damaged."""
-    count = 0
-    for count, problem in enumerate(store.check(), 1):  # noqa: B007
-        print(printable(f"{problem.where}: {problem.error}"))
-    print(f"{count} problems" if count else "no problems")
-    return 3 if count else 0
-
-
-def _open_store(path: str, password_file: str | None) -> Store:
-    password = os.environb.get(b"SNAP_PASSWORD")
-    if password_file is not None:
-        with open(password_file, "rb") as file:
-            password = file.read().removesuffix(b"\n").removesuffix(b"\r")
-    try:
-        return Store(path, password)
-    except WrongPassword:
-        if password is not None or not sys.stdin.isatty():
-            raise
-    return Store(path, os.fsencode(getpass.getpass("Password: ")))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="rescue.py", description="Read a snapstore store without snapstore."
-    )
+    parser = argparse.ArgumentParser(description="Read a snapstore store without snapstore.")
     parser.add_argument("store", help="the store's directory")
     parser.add_argument("snapshot", nargs="?", help='beginning of an id, "latest", or a name')
     parser.add_argument("out", nargs="?", help="directory to restore into: missing, or empty")
     parser.add_argument("--path", action="append", default=[], help="restore only this")
-    parser.add_argument("--password-file", help="file that holds the password")
+    parser.add_argument("--password-file", help="holds the password (else $SNAP_PASSWORD)")
     parser.add_argument("--check", action="store_true", help="verify everything")
     given = parser.parse_args(argv)
     if given.snapshot is not None and (given.check or given.out is None):
         parser.error("give STORE, or STORE --check, or STORE SNAPSHOT OUT")
     try:
-        store = _open_store(given.store, given.password_file)
+        password = os.environb.get(b"SNAP_PASSWORD")
+        if given.password_file is not None:
+            with open(given.password_file, "rb") as file:
+                password = file.read().removesuffix(b"\n").removesuffix(b"\r")
+        store = Store(given.store, password)
         if given.check:
-            return check(store)
-        try:
-            if given.snapshot is None:
-                return list_snapshots(store)
-            return restore(store, given.snapshot, given.out, [*map(os.fsencode, given.path)])
-        finally:
-            for problem in store.problems:
-                complain(*problem)
+            status = 3 if store.check() else 0
+            print(f"{len(store.problems) or 'no'} problems")
+        elif given.snapshot is None:
+            status = list_snapshots(store)
+        else:
+            paths = [os.fsencode(path) for path in given.path]
+            status = restore(store, given.snapshot, given.out, paths)
     except (StoreError, OSError) as error:
         complain("error", error)
         return 1
+    for problem in store.problems.items():
+        complain(*problem)
+    return status
 
 
 if __name__ == "__main__":

@@ -28,10 +28,12 @@ def damaged(filled: Snap) -> Snap:
 
 
 def test_sound(filled: Snap) -> None:
-    assert str(filled("check")).endswith("no damage found\n")
+    text = str(filled("check"))
+    assert "; contents not read (--read-data)\n" in text
+    assert text.endswith("no damage found\n")
     text = str(filled("check", "--read-data"))
     assert text.startswith("snapshots    1 checked\ntrees        ")
-    assert "packs checked, " in text
+    assert "; contents read and verified\n" in text
     assert text.endswith("no damage found\n")
 
 

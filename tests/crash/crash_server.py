@@ -12,6 +12,7 @@ import sys
 import traceback
 
 import snapstore
+import snapstore.api  # the package itself loads lazily; here it is to be loaded before a fork
 from snapstore.base.errors import SnapstoreError
 
 

@@ -88,10 +88,10 @@ def _torture_stores(place: Path, seed: int, kills: int) -> None:
     print(f"{figures}, {time.monotonic() - start:.0f} s")
 
 
-def test_kill_either_of_two_creates(tmp_path: Path) -> None:
-    _torture_stores(tmp_path, seed=1, kills=30)
+def test_kill_either_of_two_creates(quick_path: Path) -> None:
+    _torture_stores(quick_path, seed=1, kills=30)
 
 
 @pytest.mark.slow
-def test_kill_either_of_two_creates_for_long(tmp_path: Path) -> None:
-    _torture_stores(tmp_path, seed=2, kills=600)
+def test_kill_either_of_two_creates_for_long(quick_path: Path) -> None:
+    _torture_stores(quick_path, seed=2, kills=600)

@@ -218,32 +218,24 @@ def pack(
 
 def is_paged(content: bytes) -> bool:
     """Whether content is cut in pages, from its first 65,536 bytes."""
-    if len(content) <= 65_536:
-        return False
-    first = content[:65_536]
-
-    def short(at: int) -> int:
-        return int.from_bytes(first[at : at + 2], "little")
+    first, short = content[:65_536], lambda at: int.from_bytes(content[at : at + 2], "little")
 
     def postgres(base: int) -> bool:
         lower, upper, special = short(base + 12), short(base + 14), short(base + 16)
         version = first[base + 18 : base + 20] == b"\x04\x20"
         return version and 24 <= lower <= upper <= special <= 8_192
 
-    revision = int.from_bytes(first[1_048:1_052], "little")
-    return (
+    ext = first[1_080:1_082] == b"\x53\xef" and short(1_050) == 0 and short(1_048) <= 6
+    boot = first[510:512] == b"\x55\xaa" and any(first[446:510])
+    return len(content) > 65_536 and (
         first.startswith((b"SQLite format 3\0", b"XFSB", b"QFI\xfb", b"LUKS\xba\xbe"))
         or first[16:20] == b"\xde\xc0\xef\xbe"
-        or (first[1_080:1_082] == b"\x53\xef" and revision <= 6 and short(1_084) <= 7)
+        or (ext and short(1_084) <= 7)
         or b"EFI PART" in (first[512:520], first[4_096:4_104])
-        or (
-            first[510:512] == b"\x55\xaa"
-            and all(first[at] in (0, 0x80) for at in (446, 462, 478, 494))
-            and any(first[446:510])
-        )
+        or (boot and all(first[at] in (0, 0x80) for at in (446, 462, 478, 494)))
         or any(first[at : at + 8] == b"LABELONE" for at in (0, 512, 1_024, 1_536))
         or first[4_086:4_096] == b"SWAPSPACE2"
-        or any(postgres(8_192 * i) for i in range(8))
+        or all(postgres(8_192 * i) for i in range(8))
         or not any(first)
     )
 
@@ -565,10 +557,9 @@ class MiniStore:
         items = [(n, ZERO_ID if data is None else self.chunk(data)) for n, data in parts]
         if len(items) <= 32:
             return varint(len(items)) + chunk_columns(items)
-        top = self.sequence(
-            2, items, chunk_columns, lambda i: i[1][0], lambda group: sum(n for n, _ in group)
-        )
-        return varint(len(items)) + top
+        low = lambda i: xxh3(u64(i[0]))[0] if i[1] == ZERO_ID else i[1][0]  # noqa: E731
+        total = lambda group: sum(n for n, _ in group)  # noqa: E731
+        return varint(len(items)) + self.sequence(2, items, chunk_columns, low, total)
 
     def hole_map(self, holes: list[tuple[int, int]]) -> bytes:
         if len(holes) <= 32:
@@ -591,9 +582,9 @@ class MiniStore:
         out += b"".join(varint(i.uid) for i in items)
         out += b"".join(varint(i.gid) for i in items)
         before = 0
-        for item in items:
-            out += zigzag(item.mtime_ns // 10**9 - before)
-            before = item.mtime_ns // 10**9
+        for seconds in (item.mtime_ns // 10**9 for item in items):
+            out += zigzag((seconds - before + 2**63) % 2**64 - 2**63)
+            before = seconds
         out += b"".join(varint(i.mtime_ns % 10**9) for i in items)
         files = [i for i in items if i.kind == FILE]
         out += b"".join(varint(i.size) for i in files)
@@ -614,7 +605,7 @@ class MiniStore:
             if item.xattrs:
                 data = attribute_set(item.xattrs)
                 out += varint(len(data))
-                if len(data) <= 4_096:
+                if len(data) <= 2_048:
                     out += data
                 else:
                     key = self.family.key("chunker")

@@ -79,12 +79,20 @@ def machine(rules: Rules) -> type[RuleBasedStateMachine]:
             for _ in range(steps):
                 actor.step()
 
-        @precondition(lambda self: self.actors)
-        @rule(which=index)
-        def finish(self, which: int) -> None:
-            actor = self.actors[which % len(self.actors)]
-            for _ in range(60):
-                actor.step()
+        @rule(seed=index)
+        def bustle(self, seed: int) -> None:
+            """Many steps at once: drawing each by itself would be most of the time."""
+            chance = random.Random(seed)
+            for _ in range(20):
+                if len(self.writers) < 2:
+                    wanted = frozenset(chance.sample(range(1, CHUNKS + 1), chance.randint(1, 2)))
+                    self.writers.append(writer(self.world, wanted, chance.random() < 0.3))
+                if not self.collectors:
+                    self.start_collector(chance.getrandbits(16))
+                actor = chance.choice(self.actors)
+                for _ in range(chance.choice((1, 3, 9))):
+                    actor.step()
+                self.nothing_is_lost()
 
         @precondition(lambda self: len(self.actors) > 2)
         @rule(which=index)

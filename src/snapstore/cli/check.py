@@ -60,11 +60,11 @@ def command(
     if settings.json:
         render.document(report.to_dict())
     else:
-        _print(report, settings)
+        _print(report, settings, read_data or 0.0)
     return errors.OK if report.ok else errors.DAMAGED
 
 
-def _print(report: "CheckReport", settings: Settings) -> None:
+def _print(report: "CheckReport", settings: Settings, share: float) -> None:
     for problem in report.problems:
         _print_problem(problem)
     if not settings.quiet:
@@ -72,7 +72,7 @@ def _print(report: "CheckReport", settings: Settings) -> None:
             [
                 ("snapshots", f"{report.snapshots:,} checked"),
                 ("trees", f"{render.amount(report.nodes, 'node')} read"),
-                ("content", _content(report)),
+                ("packs", _packs(report, share)),
                 ("took", render.duration(report.elapsed_s)),
             ]
         )
@@ -83,9 +83,14 @@ def _print(report: "CheckReport", settings: Settings) -> None:
         render.note(render.complaint("error", "the store is damaged"))
 
 
-def _content(report: "CheckReport") -> str:
-    read = f", {render.size(report.bytes)} read" if report.bytes else ""
-    return f"{render.amount(report.packs, 'pack')} checked{read}"
+def _packs(report: "CheckReport", share: float) -> str:
+    if share == 0:
+        read = "contents not read (--read-data)"
+    elif share == 1:
+        read = "contents read and verified"
+    else:
+        read = f"contents of {100 * share:.3g}% of them read and verified"
+    return f"{report.packs:,} checked, {render.size(report.bytes)}; {read}"
 
 
 def _verdict(report: "CheckReport") -> str:

@@ -139,7 +139,6 @@ def create(repository: Repository, plan: Plan, observer: Observer | None) -> Cre
         taker = _Taker(repository, plan, meter, session.ulid)
         try:
             id = drain(commit_steps(session, taker.take))
-            repository.index().flush()
             return taker.result(id)
         finally:
             taker.discard_caches()
@@ -372,7 +371,9 @@ class _Taker:
 
     def _install_caches(self, snapshot: str) -> None:
         caches = self.repository.stat_caches
-        if caches is not None:
+        if caches is None:
+            return
+        with contextlib.suppress(OSError):  # without a cache, the next create reads more
             for root in self.roots:
                 if root.new_cache is not None:
                     caches.install(root.new_cache, self.plan.source, root.path, snapshot)

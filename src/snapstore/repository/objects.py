@@ -215,7 +215,7 @@ class LocalObjects:
                     self._make_directory((self.path / name).parent)
                     _link(temporary, self.path / name)
                 if durable:
-                    _sync_directory((self.path / name).parent)
+                    self._sync_name(name)
             except FileExistsError:
                 os.close(descriptor)
                 raise DamagedObject(f"{name} exists already", object=name) from None
@@ -226,6 +226,17 @@ class LocalObjects:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
             return descriptor
+
+    def _sync_name(self, name: str) -> None:
+        """Makes a new name durable. Where that fails the name goes away again: there is no telling
+        how long it would stay.
+        """
+        try:
+            _sync_directory((self.path / name).parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path / name)
+            raise
 
     def _open_temporary(self) -> tuple[Path, int]:
         """A new file in `tmp/`, locked."""

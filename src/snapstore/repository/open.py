@@ -12,6 +12,8 @@ from pathlib import Path
 from snapstore import _native
 from snapstore.base.errors import (
     DamagedObject,
+    IndexDamaged,
+    NoSpace,
     NotAStore,
     SnapstoreError,
     StorageError,
@@ -140,12 +142,15 @@ class Repository:
         )
 
     def close(self) -> None:
-        """Commits and closes the index."""
+        """Commits and closes the index. Trouble with it is no failure of what was done: it is read
+        again from the packs.
+        """
         with self._lock:
             self._reader = None
             if self._index is not None:
                 index, self._index = self._index, None
-                index.close()
+                with contextlib.suppress(IndexDamaged, NoSpace, StorageError):
+                    index.close()
 
     def _choose_local(self) -> Path | None:
         """The directory for what is derived: in the store if that can be trusted, else in the

@@ -6,11 +6,18 @@ ends with a `yield`, so that tests can run sessions, collectors and crashes in e
 runs steps to their end.
 """
 
+import contextlib
 import time
 from collections.abc import Collection, Generator
 from typing import TypeVar
 
-from snapstore.base.errors import DamagedObject, StoreBusy, StoreFailed
+from snapstore.base.errors import (
+    DamagedObject,
+    StorageError,
+    StoreBusy,
+    StoreFailed,
+    StoreReadOnly,
+)
 from snapstore.model import names
 from snapstore.model.ids import new_ulid
 from snapstore.model.names import GenerationName, LeaseName
@@ -192,10 +199,11 @@ class Session:
         drain(self.begin_steps())
 
     def end(self) -> None:
-        """Drops the lease."""
+        """Drops the lease. One whose object cannot be removed is dead all the same."""
         if self._hold is not None:
             try:
-                self._objects.delete(self._name.name)
+                with contextlib.suppress(StorageError, StoreReadOnly):
+                    self._objects.delete(self._name.name)
             finally:
                 self._hold.release()
                 self._hold = None

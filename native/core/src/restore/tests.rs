@@ -483,6 +483,48 @@ fn a_cancelled_run_ends() {
     assert!(matches!(done, Err(Error::Cancelled)));
 }
 
+/// A file system of 1 MiB, where the tests' user may mount one.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf) -> Option<Small> {
+        fs::create_dir(&at).unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=1m", "none"];
+        let done =
+            std::process::Command::new("mount").args(mount).arg(&at).stderr(std::process::Stdio::null()).status();
+        done.is_ok_and(|status| status.success()).then(|| Small(at))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_medium_ends_the_run_and_leaves_no_half_files() {
+    let mut store = TestStore::new();
+    let Some(small) = Small::mount(place(&store, "small")) else { return };
+    let mut files: Vec<_> = (0..20).map(|n| store.file(&format!("f{n:02}"), &noise(n, 30_000))).collect();
+    files.push(store.file("long", &noise(100, 12_000_000)));
+    files.extend((0..40).map(|n| store.file(&format!("m{n:02}"), &noise(n, 30_000))));
+    let dir = store.dir("", files);
+    let root = store.root(dir, vec![]);
+    for threads in [1, 4] {
+        let target = small.0.join(format!("{threads}"));
+        let options = Options { threads, ..Options::default() };
+        match run(&mut store, &root, &target, &options) {
+            Err(Error::NoSpace(why)) => assert!(why.contains("no space left"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        for entry in fs::read_dir(&target).unwrap() {
+            assert_eq!(entry.unwrap().metadata().unwrap().len(), 30_000);
+        }
+        fs::remove_dir_all(target).unwrap();
+    }
+}
+
 #[test]
 fn what_fails_in_the_index_ends_the_run() {
     struct Failing(Arc<MapIndex>);
@@ -559,7 +601,9 @@ fn build(spec: &Spec, path: &Path) {
     match spec {
         Spec::File(seed, len, mode) => {
             fs::write(path, noise(*seed, *len)).unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(u32::from(*mode))).unwrap();
+            // Others than root must be able to take it again.
+            let readable = if is_root() { 0 } else { 0o400 };
+            fs::set_permissions(path, fs::Permissions::from_mode(u32::from(*mode) | readable)).unwrap();
         }
         Spec::Sparse(seed, parts) => {
             let file = fs::File::create(path).unwrap();

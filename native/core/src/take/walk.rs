@@ -211,12 +211,12 @@ impl Run<'_> {
         let at = plan.rows.len();
         if stat.kind == FileType::Directory {
             counts.directories += 1;
-            let other_mount = self.options.one_file_system && stat.dev != self.root_dev;
-            if other_mount || dir.depth >= MAX_DEPTH {
-                counts.mounts += u64::from(other_mount);
-                if !other_mount {
-                    self.unreadable(dir.path_to(&name), &std::io::Error::other("nested too deeply"));
-                }
+            if dir.depth >= MAX_DEPTH {
+                self.unreadable(dir.path_to(&name), &std::io::Error::other("nested too deeply"));
+                return Ok(true);
+            }
+            if self.options.one_file_system && stat.dev != self.root_dev {
+                counts.mounts += 1;
                 plan.rows.push(Some(self.row(entry_of(&stat, name), &stat, now)));
                 return Ok(known.is_none_or(|row| Some(&row.entry) != plan.rows[at].as_ref().map(|r| &r.entry)));
             }
