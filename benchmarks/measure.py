@@ -55,7 +55,11 @@ def run(command: Command) -> Usage:
         )
         if feeder and feeder.stdout:
             feeder.stdout.close()  # so that the feeder notices when the command dies
-        resident, anonymous = _watch(process.pid)
+        try:
+            resident, anonymous = _watch(process.pid)
+        except BaseException:  # interrupted: leave nothing running
+            process.kill()
+            raise
         wall = time.perf_counter() - started
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -98,7 +98,7 @@ class Snap(Peer):
 
     def version(self) -> str:
         done = subprocess.run((*self.command, "--version"), capture_output=True, text=True)
-        return done.stdout.strip() or "unknown"
+        return done.stdout.strip().rpartition(" ")[2] or "unknown"
 
     def problem(self) -> str | None:
         try:

@@ -7,8 +7,12 @@ python -m benchmarks.runner --case kernel-create --runs 3    one case
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import bench, datasets, report
@@ -23,6 +27,23 @@ def main() -> int:
         case for case in CASES if not case.on_request
     ]
     options.work.mkdir(parents=True, exist_ok=True)
+    with _alone(options.work):
+        return _run(chosen, options)
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Two runners would disturb each other's figures and sweep each other's folders."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that we still sweep
+    with open(work / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another runner uses {work}")
+        yield
+
+
+def _run(chosen: list[Case], options: argparse.Namespace) -> int:
     machine = report.Machine.here(options.work)
     print(machine)
     usable = _usable(chosen, set(options.tools.split(",")) if options.tools else set(PEERS))

@@ -95,9 +95,7 @@ names = st.one_of(
     .map(lambda raw: raw.replace(b"/", b"_").replace(b"\0", b"_"))
     .filter(lambda name: name not in (b".", b"..")),
 )
-times = st.one_of(
-    st.sampled_from(TIMES), st.integers(-(2**31) * SECOND + 1, 2**33 * SECOND)
-)
+times = st.one_of(st.sampled_from(TIMES), st.integers(-(2**31) * SECOND + 1, 2**33 * SECOND))
 owners = st.tuples(st.sampled_from(OWNERS), st.sampled_from(OWNERS)) if ROOT else st.just((0, 0))
 seeds = st.integers(0, 5)
 sizes = st.one_of(
@@ -238,7 +236,9 @@ def build(top: bytes, tree: Sequence[Plan]) -> None:
     out.
     """
     os.mkdir(top)
-    directories, others, made = [top], [], [(top, Plan("directory", 0, b"", mtime_ns=1, mode=0o755))]
+    directories: list[bytes] = [top]
+    others: list[bytes] = []
+    made = [(top, Plan("directory", 0, b"", mode=0o755, mtime_ns=1))]
     for plan in tree:
         path = directories[plan.parent % len(directories)] + b"/" + plan.name
         if len(path) > 3_000:

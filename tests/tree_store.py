@@ -2,6 +2,7 @@
 as the same facts that `tree_scan` reads from disk.
 """
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
+
 from tree_scan import PIECE, Fact, Facts
 
+Errors = tuple[type[Exception], ...]
 SOURCE = Path(__file__).parents[1] / "src" / "snapstore" / "rescue.py"
 
 
@@ -30,73 +33,90 @@ def _group(table: Mapping[bytes, bytes], path: bytes) -> bytes | None:
     return table.get(path, path if path in table.values() else None)
 
 
-def facts_by_rescue(store: Any, root_id: str) -> Facts:
-    """Facts of a root, through the independent reader's `Store`."""
+def facts_by_rescue(store: Any, root_id: str, skip: Errors = ()) -> Facts:
+    """Facts of a root, through the independent reader's `Store`; without the entries that cannot be
+    had because of the errors `skip`, and what is below them.
+    """
     root = bytes.fromhex(root_id)
-    links = store.links(root)
-    names = {1: "file", 2: "directory", 3: "symlink", 4: "fifo", 5: "chardev", 6: "blockdev"}
-    found = {}
-    for path, entry in store.walk(root):
-        values: dict[str, Any] = {}
-        if entry.kind == 1:
-            digest = blake3()
-            for piece in store.content(entry):
-                _update(digest, piece.length, piece.data)
-            values = {
-                "size": entry.size,
-                "content": digest.hexdigest(),
-                "holes": tuple((offset, length) for offset, length in store.holes(entry)),
-            }
-        elif entry.kind == 3:
-            values = {"target": entry.target}
-        elif entry.kind in (5, 6):
-            values = {"device": tuple(entry.device)}
-        found[path] = Fact(
-            names[entry.kind],
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            entry.mtime_ns,
-            **values,
-            xattrs=dict(store.attributes(entry)),
-            group=_group(links, path),
-        )
+    links: dict[bytes, bytes] = {}
+    found: Facts = {}
+    with contextlib.suppress(*skip):
+        links = store.links(root)
+    with contextlib.suppress(*skip):
+        for path, entry in store.walk(root, (lambda path, error: None) if skip else None):
+            with contextlib.suppress(*skip):
+                found[path] = _fact_by_rescue(store, entry, _group(links, path))
     return found
 
 
-def facts_by_library(reader: Any, root_id: str) -> Facts:
-    """Facts of a root, through the native `Reader`."""
-    links = dict(reader.links(bytes.fromhex(root_id)))
+def _fact_by_rescue(store: Any, entry: Any, group: bytes | None) -> Fact:
+    names = {1: "file", 2: "directory", 3: "symlink", 4: "fifo", 5: "chardev", 6: "blockdev"}
+    values: dict[str, Any] = {}
+    if entry.kind == 1:
+        digest = blake3()
+        for _, length, data in store.content(entry):
+            _update(digest, length, data)
+        holes = tuple((offset, length) for offset, length in store.holes(entry))
+        values = {"size": entry.size, "content": digest.hexdigest(), "holes": holes}
+    elif entry.kind == 3:
+        values = {"target": entry.target}
+    elif entry.kind in (5, 6):
+        values = {"device": tuple(entry.device)}
+    return Fact(
+        names[entry.kind],
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.mtime_ns,
+        **values,
+        xattrs=dict(store.attributes(entry)),
+        group=group,
+    )
+
+
+def facts_by_library(reader: Any, root_id: str, skip: Errors = ()) -> Facts:
+    """Facts of a root, through the native `Reader`; without the entries that cannot be had because
+    of the errors `skip`, and what is below them.
+    """
+    root = bytes.fromhex(root_id)
+    links: dict[bytes, bytes] = {}
     found: Facts = {}
-    waiting = [(b"", reader.root(bytes.fromhex(root_id)))]
+    waiting: list[tuple[bytes, Any]] = []
+    with contextlib.suppress(*skip):
+        links = dict(reader.links(root))
+    with contextlib.suppress(*skip):
+        waiting = [(b"", reader.root(root))]
     while waiting:
         path, entry = waiting.pop()
-        values: dict[str, Any] = {"target": entry.target, "device": entry.device}
-        if entry.type == "file":
-            digest = blake3()
-            for offset in range(0, entry.size, PIECE):
-                digest.update(reader.read(entry, offset, min(PIECE, entry.size - offset)))
-            values |= {
-                "size": entry.size,
-                "content": digest.hexdigest(),
-                "holes": tuple(reader.holes(entry)),
-            }
-        found[path] = Fact(
-            entry.type,
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            entry.mtime_ns,
-            **values,
-            xattrs=dict(reader.xattrs(entry)),
-            group=_group(links, path),
-        )
+        with contextlib.suppress(*skip):
+            found[path] = _fact_by_library(reader, entry, _group(links, path))
         if entry.type == "directory":
-            waiting += [
-                (path + b"/" + child.name if path else child.name, child)
-                for child in reader.children(entry)
-            ]
+            with contextlib.suppress(*skip):
+                waiting += [
+                    (path + b"/" + child.name if path else child.name, child)
+                    for child in reader.children(entry)
+                ]
     return found
+
+
+def _fact_by_library(reader: Any, entry: Any, group: bytes | None) -> Fact:
+    values: dict[str, Any] = {"target": entry.target, "device": entry.device}
+    if entry.type == "file":
+        digest = blake3()
+        for offset in range(0, entry.size, PIECE):
+            digest.update(reader.read(entry, offset, min(PIECE, entry.size - offset)))
+        holes = tuple(reader.holes(entry))
+        values |= {"size": entry.size, "content": digest.hexdigest(), "holes": holes}
+    return Fact(
+        entry.type,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.mtime_ns,
+        **values,
+        xattrs=dict(reader.xattrs(entry)),
+        group=group,
+    )
 
 
 def _update(digest: Any, length: int, data: bytes | None) -> None:

@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import xxhash
 import zstandard
@@ -152,14 +152,16 @@ class Reader:
         require(self.position == len(self.data), "bytes left over")
 
 
-SHORT_ESCAPES = {"\\b": "0008", "\\t": "0009", "\\n": "000a", "\\f": "000c", "\\r": "000d"}
+LONG_ESCAPES = {
+    rf"\{short}": rf"\u00{digits}"
+    for short, digits in zip("btnfr", ("08", "09", "0a", "0c", "0d"), strict=True)
+}
 
 
 def encode_json(value: Any) -> bytes:
     """The canonical form of a JSON value: as Python writes it, but without short escapes."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    long = {short: f"\\u{digits}" for short, digits in SHORT_ESCAPES.items()}
-    return re.sub(r"\\.", lambda found: long.get(found[0], found[0]), text).encode()
+    return re.sub(r"\\.", lambda found: LONG_ESCAPES.get(found[0], found[0]), text).encode()
 
 
 def _number(text: str) -> int:
@@ -699,6 +701,7 @@ def decode_footer(
 # -- the store -----------------------------------------------------------------------------------
 
 COUNTED = "-[0-9]{8}-[0-9a-f]{8}"
+MISNAMED = "object is not the one that its name says"
 OnError = Callable[[bytes, StoreError], None]
 Lost = Callable[[StoreError], None] | None
 Piece = tuple[int, int, bytes | None]  # offset, length, data (None: zeros)
@@ -777,47 +780,41 @@ class Store:
             self.problems.setdefault(where, error)
         return None
 
-    def _object(self, name: str, expected: int) -> bytes:
-        """A small object's payload; where the name carries ``h8``, it must fit."""
+    def _object(self, name: str, kind: int, decode: Callable[[bytes], Any] = bytes) -> Any:
+        """A small object, decoded; where its content names it, the name must fit."""
         with self._open(name) as (handle, size):
             require(size <= MAX_SMALL, "object too long")
             data = _read_at(handle, size, 0)
-        nonce, payload = decode_frame(data, expected, name, self.keys)
-        if expected in (LABEL, REFS, REF):
-            h8 = keyed_hash(self.keys.object, nonce + payload).hex()[:8]
-            require(name.endswith(h8), "object is not the one that its name says")
-        return payload
-
-    def _record(self, name: str, kind: int, decode: Callable[[bytes], Any]) -> Any:
-        record = decode(self._object(name, kind))
+        nonce, payload = decode_frame(data, kind, name, self.keys)
+        if kind in (LABEL, REFS, REF):
+            require(
+                name.endswith(keyed_hash(self.keys.object, nonce + payload).hex()[:8]), MISNAMED
+            )
+        if kind == SNAPSHOT:
+            require(name[5:] == keyed_hash(self.keys.snapshot, payload).hex(), MISNAMED)
+        if kind == KEY:
+            require(name[4:] == blake3(payload).hexdigest(), MISNAMED)
+        record = decode(payload)
         if kind == REF:
-            pointer = f"{record['kind']}/{record['name']}"
-            digest = keyed_hash(self.keys.object, pointer.encode()).hex()[:32]
-            require(name.startswith(f"ref/{record['kind']}/{digest}-"), "ref under another name")
+            pointer = f"{record['kind']}/{record['name']}".encode()
+            digest = keyed_hash(self.keys.object, pointer).hex()[:32]
+            require(name.startswith(f"ref/{record['kind']}/{digest}-"), MISNAMED)
         return record
 
     def _unlock(self, config: bytes, password: bytes | None) -> Keys:
         if password is None:
             raise WrongPassword("the store is sealed: a password is needed")
         for digest in self._list("key", HEX_32):
-            key = self._attempt(f"key/{digest}", self._key, digest)
+            key = self._attempt(f"key/{digest}", self._object, f"key/{digest}", KEY, decode_key)
             keys = key and unwrap(key, password, config, self.keys.family)
             if isinstance(keys, Keys):
                 return keys
         hint = "".join(f"; {where}: {error}" for where, error in self.problems.items())
         raise WrongPassword(f"the password opens none of the store's keys{hint}")
 
-    def _key(self, digest: str) -> Json:
-        payload = self._object(f"key/{digest}", KEY)
-        require(blake3(payload).hexdigest() == digest, "not what its name says")
-        return decode_key(payload)
-
     def snapshot(self, snapshot_id: str) -> Json:
         """One snapshot's record."""
-        payload = self._object(f"snap/{snapshot_id}", SNAPSHOT)
-        good = keyed_hash(self.keys.snapshot, payload).hex() == snapshot_id
-        require(good, "snapshot is not the one that its name says")
-        return decode_snapshot(payload)
+        return cast(Json, self._object(f"snap/{snapshot_id}", SNAPSHOT, decode_snapshot))
 
     def snapshots(self) -> dict[str, Json]:
         """All snapshots that can be read, by id; what cannot goes to ``problems``."""
@@ -828,13 +825,13 @@ class Store:
     def labels(self, snapshot_id: str) -> Json:
         """The editable part of a snapshot: ``fields``, ``tags``, ``meta``, ``unknown``."""
         names = [f"label/{name}" for name in self._list("label", snapshot_id + COUNTED)]
-        labels = [self._attempt(name, self._record, name, LABEL, decode_label) for name in names]
+        labels = [self._attempt(name, self._object, name, LABEL, decode_label) for name in names]
         return fold_labels(filter(None, labels))
 
-    def refs(self, snapshot_id: str) -> tuple[bool, dict[bytes, tuple[int, int]]] | None:
+    def refs(self, snapshot_id: str) -> Any:
         """The packs a snapshot needs, if that is recorded."""
         names = self._list("refs", snapshot_id + COUNTED)
-        return decode_refs(self._object(f"refs/{names[-1]}", REFS)) if names else None
+        return self._object(f"refs/{names[-1]}", REFS, decode_refs) if names else None
 
     def _pack_names(self, kind: int) -> Iterator[str]:
         for folder in self._list(PREFIXES[kind], "[0-9a-f]{2}"):
@@ -896,11 +893,7 @@ class Store:
         return self._fetch(DATA, chunk_id, self.keys.chunk)
 
     def _read_node(self, node_id: bytes) -> Node:
-        data = self._fetch(META, node_id, self.keys.node)
-        try:
-            return decode_node(data)
-        except Damaged as error:
-            raise Damaged(f"node {node_id.hex()}: {error}") from None
+        return decode_node(self._fetch(META, node_id, self.keys.node))
 
     def root(self, root_id: bytes) -> Node:
         """A root node."""
@@ -1036,19 +1029,6 @@ class Store:
         """Path (relative to the root; its own is empty) and entry of all that a root holds."""
         return ((s.path, s.entry) for s in self.tour(root_id, on_error) if not s.leaving)
 
-    def find(self, root_id: bytes, path: bytes) -> Entry:
-        """The entry at a path relative to a root."""
-        entry: Entry | None = self.root(root_id).items[0]
-        for name in path.split(b"/") if path else []:
-            node = self.node(entry.top) if entry and entry.top else None
-            while node and node.level:
-                node = next((self.node(item) for key, _, item in node.items if name <= key), None)
-            entries = node.items if node and node.kind == DIRECTORIES else ()
-            entry = next((item for item in entries if item.name == name), None)
-        if entry is None:
-            raise Missing(f"{encode_text(path)}: not in the tree")
-        return entry
-
     def check(self) -> dict[str, StoreError]:
         """Verify all packs, all small objects and all trees; gives what is wrong, by place."""
         for kind in (DATA, META):
@@ -1065,7 +1045,7 @@ class Store:
         objects += [(f"ref/{kind}", HEX_16 + COUNTED, REF, decode_ref) for kind in kinds]
         for prefix, pattern, kind, decode in objects:
             for name in (f"{prefix}/{name}" for name in self._list(prefix, pattern)):
-                self._attempt(name, self._record, name, kind, decode)
+                self._attempt(name, self._object, name, kind, decode)
         seen: set[bytes] = set()
         for snapshot_id, snapshot in self.snapshots().items():
             for root in snapshot["roots"]:
@@ -1087,18 +1067,24 @@ class Store:
 
     def _check_tree(self, where: str, root: Json, seen: set[bytes]) -> None:
         """Verify a tree but for directories and large files that were found sound before."""
-        before: list[int] = []  # numbers of problems when the directories were entered
         root_id = bytes.fromhex(root["id"])
+        check_root(root, self.root(root_id).items[0])
+        links = self.links(root_id)
+        marks: dict[bytes, bytes] = dict.fromkeys([*links, *links.values()], b"")
+        above = {path[: slash.start()] for path in marks for slash in re.finditer(b"/", path)}
+        before: list[int] = []  # numbers of problems when the directories were entered
 
         def fail(path: bytes, error: StoreError) -> None:
             self.problems.setdefault(f"{where}: {encode_text(path)}", error)
 
         for step in self.tour(root_id, fail):
             entry, mark, known = step.entry, fingerprint(step.entry), len(self.problems)
+            if step.path in marks and entry.kind != DIRECTORY:
+                marks[step.path] = mark
             if step.leaving:
                 if before.pop() == known:
                     seen.add(mark)
-            elif mark in seen:
+            elif mark in seen and step.path not in above:
                 step.skip = True
             else:
                 name = f"{where}: {encode_text(step.path)}"
@@ -1107,20 +1093,14 @@ class Store:
                     before.append(known)
                 elif known == len(self.problems) and entry.size > MAX_CHUNK:
                     seen.add(mark)
-        check_root(root, self.root(root_id).items[0])
-        for path, first in self.links(root_id).items():
-            name = f"{where}: {encode_text(path)}"
-            self._attempt(name, self._check_link, root_id, path, first)
+        for path, first in links.items():
+            if not marks[path] or marks[path] != marks[first]:
+                fail(path, Damaged("hard links that differ, or that are not files"))
 
     def _check_entry(self, entry: Entry) -> None:
         self.attributes(entry)
         for _ in masked(self.holes(entry), self.content(entry)):
             pass
-
-    def _check_link(self, root_id: bytes, path: bytes, first: bytes) -> None:
-        entry = self.find(root_id, path)
-        same = fingerprint(entry) == fingerprint(self.find(root_id, first))
-        require(same and entry.kind != DIRECTORY, "hard links that differ, or to a directory")
 
 
 def masked(holes: Iterator[Hole], pieces: Iterable[Piece]) -> Iterator[Piece]:
@@ -1286,15 +1266,19 @@ class Restorer:
             os.close(handle)
         return True
 
-    def file(self, at: int, path: bytes, name: bytes, entry: Entry) -> None:
-        handle = os.open(name, CREATE_FLAGS, 0o600, dir_fd=at)
+    def file(self, folder: int, path: bytes, name: bytes, entry: Entry) -> None:
+        handle = os.open(name, CREATE_FLAGS, 0o600, dir_fd=folder)
         try:
             os.ftruncate(handle, entry.size)
             for piece in masked(self.holes(path, entry), self.store.content(entry)):
-                _write(handle, *piece)
+                (at, length, data), zeros = piece, bytes(1 << 20)
+                end = at + length
+                while at < end:  # zeros outside holes are written like all else
+                    part = zeros[: end - at] if data is None else data[at - end :]
+                    at += os.pwrite(handle, part, at)
             self.finish(path, entry, handle)
         except BaseException:
-            os.unlink(name, dir_fd=at)
+            os.unlink(name, dir_fd=folder)
             raise
         finally:
             os.close(handle)
@@ -1320,13 +1304,6 @@ class Restorer:
         if entry.kind != SYMLINK:
             attempt("mode", os.chmod, target, mode)
         attempt("time", os.utime, target, ns=times, follow_symlinks=follow)
-
-
-def _write(handle: int, at: int, length: int, data: bytes | None) -> None:
-    """Write a piece of a file; zeros outside holes are written like all else."""
-    zeros, end = bytes(min(length, 1 << 20)), at + length
-    while at < end:
-        at += os.pwrite(handle, zeros[: end - at] if data is None else data[at - end :], at)
 
 
 # -- command line --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
     return make_sound(tmp_path_factory.mktemp("sound"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def examiner() -> Iterator[Examiner]:
     running = Examiner()
     yield running

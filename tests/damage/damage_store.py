@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import random
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +18,7 @@ import snapstore
 from tree_store import rescue
 
 SERVER = Path(__file__).with_name("damage_examine.py")
+PATIENCE_S = 20.0
 TYPED = {"damaged", "storage-error", "store-too-new", "store-invalid", "store-not-found"}
 
 Answer = dict[str, Any]
@@ -121,12 +124,17 @@ class Examiner:
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,
         )
 
     def close(self) -> None:
+        os.killpg(self._server.pid, signal.SIGKILL)  # with a child that hangs
+        self._server.wait()
         self._server.stdin.close()
-        self._server.wait(60)
         self._server.stdout.close()
 
     def look(self, store: Path, *modes: str) -> Answer:
@@ -134,6 +142,8 @@ class Examiner:
         target = store.with_name(store.name + "-read")
         request = {"store": str(store), "target": str(target), "modes": modes}
         print(json.dumps(request), file=self._server.stdin, flush=True)
+        ready, _, _ = select.select([self._server.stdout], [], [], PATIENCE_S)
+        assert ready, f"hangs for {PATIENCE_S} s"
         status = int(self._server.stdout.readline())
         assert status == 0, f"ended with {status}"
         answer = json.loads((target / "answer").read_text())

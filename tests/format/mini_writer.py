@@ -271,6 +271,10 @@ def _cut_pages(data: bytes, low: int, high: int, seed: int) -> Iterable[bytes]:
         yield chunk
 
 
+def gear_table(chunker_key: bytes) -> bytes:
+    return blake3(b"gear table", key=chunker_key).digest(length=2_048)
+
+
 def cut(
     content: bytes, holes: Sequence[tuple[int, int]], chunk_bytes: int, chunker_key: bytes
 ) -> list[tuple[int, bytes | None]]:
@@ -281,7 +285,7 @@ def cut(
         seed = int.from_bytes(keyed(chunker_key, b"page seed")[:8], "little")
         parts += _cut_pages(content, low, high, seed)
     else:
-        raw = blake3(b"gear table", key=chunker_key).digest(length=2_048)
+        raw = gear_table(chunker_key)
         table = [int.from_bytes(raw[at : at + 8], "little") for at in range(0, 2_048, 8)]
         end = 0
         for offset, length in [*holes, (len(content), 0)]:

@@ -42,10 +42,6 @@ def machine(rules: Rules) -> type[RuleBasedStateMachine]:
             self.collectors = [actor for actor in self.collectors if not actor.over]
             return self.writers + self.collectors
 
-        @property
-        def living_writers(self) -> list[Actor]:
-            return [a for a in self.writers if not a.over and a.ulid not in self.world.objects.expired]
-
         @precondition(lambda self: len(self.writers) < 3)
         @rule(chunks=st.frozensets(st.integers(1, CHUNKS), min_size=1), reuse=st.booleans())
         def start_writer(self, chunks: frozenset[int], reuse: bool) -> None:
@@ -89,8 +85,10 @@ def machine(rules: Rules) -> type[RuleBasedStateMachine]:
                     self.writers.append(writer(self.world, wanted, chance.random() < 0.3))
                 if not self.collectors:
                     self.start_collector(chance.getrandbits(16))
+                if chance.random() < 0.1:
+                    self.take_for_dead(chance.getrandbits(16))
                 actor = chance.choice(self.actors)
-                for _ in range(chance.choice((1, 3, 9))):
+                for _ in range(chance.choice((1, 2, 5, 40))):
                     actor.step()
                 self.nothing_is_lost()
 
@@ -99,10 +97,10 @@ def machine(rules: Rules) -> type[RuleBasedStateMachine]:
         def crash(self, which: int) -> None:
             self.actors[which % len(self.actors)].crash()
 
-        @precondition(lambda self: self.living_writers and self.collectors)
+        @precondition(lambda self: self.writers and self.collectors)
         @rule(which=index)
         def take_for_dead(self, which: int) -> None:
-            actor = self.living_writers[which % len(self.living_writers)]
+            actor = self.writers[which % len(self.writers)]
             self.world.objects.expired.add(actor.ulid)
 
         @precondition(lambda self: len(self.world.reported) > 1)

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tree_plans import Change, Part, Plan, build, change_tree, changes, noise, plans, write_file
-from tree_scan import Facts, assert_same, scan
-from tree_store import facts_by_library, facts_by_rescue, rescue
 
 import snapstore
 from snapstore import Store
+from tree_plans import Change, Part, Plan, build, change_tree, changes, noise, plans, write_file
+from tree_scan import Facts, assert_same, scan
+from tree_store import facts_by_library, facts_by_rescue, rescue
 
 MANY = int(os.environ.get("SNAP_EXAMPLES", "400"))
 SETTLED_S = 3.1
@@ -174,9 +174,7 @@ def check_increments(tree: list[Plan], steps: list[list[Change]], wait_s: float 
 
 @examples(20)
 @given(plans(), st.lists(changes(), min_size=1, max_size=2))
-def test_an_increment_is_what_is_taken_afresh(
-    tree: list[Plan], steps: list[list[Change]]
-) -> None:
+def test_an_increment_is_what_is_taken_afresh(tree: list[Plan], steps: list[list[Change]]) -> None:
     check_increments(tree, steps)
 
 

@@ -25,19 +25,17 @@ impl Codec {
         Ok(Codec { compressor, decompressor: zstd::bulk::Decompressor::new().map_err(failed)? })
     }
 
-    /// Replaces `out` by the coded form of `plain`; the answer is its codec. Raw when zstd does not shrink it.
-    pub fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<u8> {
+    /// The coded form of `plain`, and its codec. Raw, and then `plain` itself, when zstd does not shrink it. `out` is scratch space.
+    pub fn encode<'a>(&mut self, plain: &'a [u8], out: &'a mut Vec<u8>) -> Result<(u8, &'a [u8])> {
         out.clear();
         if let (Some(compressor), false) = (&mut self.compressor, plain.is_empty()) {
             out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
             compressor.compress_to_buffer(plain, out).map_err(failed)?;
             if out.len() < plain.len() {
-                return Ok(ZSTD);
+                return Ok((ZSTD, out));
             }
-            out.clear();
         }
-        out.extend_from_slice(plain);
-        Ok(RAW)
+        Ok((RAW, plain))
     }
 
     /// Decodes exactly `plain_len` bytes into `out`, which it replaces. The caller has checked `plain_len`.
@@ -47,7 +45,7 @@ impl Codec {
             RAW if coded.len() == plain_len => out.extend_from_slice(coded),
             ZSTD => {
                 out.reserve(plain_len);
-                // SAFETY-free: `decompress_to_buffer` writes at most the vector's capacity.
+                // Writes at most the vector's capacity.
                 let mut bounded = std::io::Cursor::new(std::mem::take(out));
                 let done = self.decompressor.decompress_to_buffer(coded, &mut bounded);
                 *out = bounded.into_inner();

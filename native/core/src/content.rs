@@ -142,6 +142,7 @@ pub fn cut_arena(
 pub struct Pipe {
     done: Mutex<BTreeMap<u64, Vec<Chunk>>>,
     ready: Condvar,
+    buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Whole chunks of a large file, to be identified and stored by any worker.
@@ -167,6 +168,7 @@ impl Segment {
         }
         lane.store(packer, Class::Large, &self.data, &stored)?;
         self.pipe.deliver(self.number, chunks);
+        self.pipe.give_back(self.data);
         Ok(())
     }
 }
@@ -175,6 +177,15 @@ impl Pipe {
     fn deliver(&self, number: u64, chunks: Vec<Chunk>) {
         self.done.lock().unwrap_or_else(|p| p.into_inner()).insert(number, chunks);
         self.ready.notify_all();
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.buffers.lock().unwrap_or_else(|p| p.into_inner()).push(buffer);
+    }
+
+    fn used_buffer(&self) -> Vec<u8> {
+        self.buffers.lock().unwrap_or_else(|p| p.into_inner()).pop().unwrap_or_default()
     }
 
     fn take(&self, number: u64) -> Option<Vec<Chunk>> {
@@ -263,10 +274,8 @@ impl<'a> LargeFile<'a> {
         let mut at = span.start;
         while at < span.end {
             let want = (span.end - at).min(SEGMENT as u64) as usize;
-            let mut data = self.begin_segment(want);
-            let kept = data.len() - want;
-            let got = source::read_at(file, &mut data[kept..], at)?;
-            data.truncate(kept + got);
+            let mut data = self.begin_segment();
+            let got = source::append_at(file, &mut data, want, at)?;
             self.crew.read(got as u64);
             at += got as u64;
             let last = at == span.end || got < want;
@@ -283,8 +292,9 @@ impl<'a> LargeFile<'a> {
         let cutter = choose(&first[..first.len().min(HEAD_LEN)], first.len() > HEAD_LEN);
         self.rest = first;
         loop {
-            let mut data = self.begin_segment(SEGMENT);
-            let kept = data.len() - SEGMENT;
+            let mut data = self.begin_segment();
+            let kept = data.len();
+            data.resize(kept + SEGMENT, 0);
             let got = source::read_stream(stream, &mut data[kept..], &|| self.crew.check())?;
             data.truncate(kept + got);
             self.crew.read(got as u64);
@@ -296,11 +306,10 @@ impl<'a> LargeFile<'a> {
         }
     }
 
-    /// The uncut rest, with room for `want` more bytes.
-    fn begin_segment(&mut self, want: usize) -> Vec<u8> {
-        let mut data = Vec::with_capacity(self.rest.len() + want);
+    /// A buffer with the uncut rest; one that has done its work where there is one.
+    fn begin_segment(&mut self) -> Vec<u8> {
+        let mut data = self.pipe.used_buffer();
         data.append(&mut self.rest);
-        data.resize(data.len() + want, 0);
         data
     }
 

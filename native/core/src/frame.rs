@@ -45,8 +45,8 @@ pub fn write_with(
     if payload.len() > MAX_LEN {
         return Err(Error::Invalid(format!("{name} is too large: {} bytes", payload.len())));
     }
-    let mut coded = Vec::new();
-    let codec = Codec::new(3)?.encode(payload, &mut coded)?;
+    let mut scratch = Vec::new();
+    let (codec, coded) = Codec::new(3)?.encode(payload, &mut scratch)?;
     let body_len = coded.len() + salt.map_or(0, |_| 4 + 32 + crate::seal::OVERHEAD);
     let mut out = Vec::with_capacity(HEADER_LEN + body_len + 8);
     out.extend_from_slice(MAGIC);
@@ -60,9 +60,9 @@ pub fn write_with(
             let epoch = keys.epoch();
             out.extend_from_slice(&epoch.to_le_bytes());
             out.extend_from_slice(&salt);
-            Sealer::new(&keys.frame_keys(epoch, &salt)?).seal(&associated, &coded, &mut out)?;
+            Sealer::new(&keys.frame_keys(epoch, &salt)?).seal(&associated, coded, &mut out)?;
         }
-        _ => out.extend_from_slice(&coded),
+        _ => out.extend_from_slice(coded),
     }
     let sum = checksum(&out);
     out.extend_from_slice(&sum.to_le_bytes());

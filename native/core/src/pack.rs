@@ -153,35 +153,39 @@ fn block_head(
     head
 }
 
-/// Appends a whole block to `out`. `coded` is the coded plaintext of `plain_len` bytes.
+/// Takes the parts of a block's bytes, in order.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
+
+/// Gives a whole block to `sink`; the answer is its length. `coded` is the coded plaintext of `plain_len` bytes.
 fn put_block(
-    out: &mut Vec<u8>,
     sealer: Option<&Sealer>,
-    number: u32,
-    kind: u8,
-    codec: u8,
+    (number, kind, codec): (u32, u8, u8),
     coded: &[u8],
     plain_len: usize,
-) -> Result<()> {
-    let start = out.len();
+    sink: &mut Sink,
+) -> Result<u32> {
     let body_len = coded.len() + sealer.map_or(0, |_| OVERHEAD);
     let head = block_head(number, kind, codec, sealer.is_some(), body_len, plain_len);
-    out.extend_from_slice(&head);
-    match sealer {
-        None => out.extend_from_slice(coded),
+    let mut sealed = Vec::new();
+    let body = match sealer {
+        None => coded,
         Some(sealer) => {
-            sealer.seal(&head, coded, out)?;
-            let opened = sealer.open(&head, &out[start + BLOCK_HEAD_LEN..], "block just sealed")?;
-            if opened != coded {
+            sealer.seal(&head, coded, &mut sealed)?;
+            if sealer.open(&head, &sealed, "block just sealed")? != coded {
                 return Err(Error::Internal(
                     "a block did not survive sealing: the memory of this machine may be faulty".into(),
                 ));
             }
+            &sealed
         }
-    }
-    let sum = checksum(&out[start..]);
-    out.extend_from_slice(&sum.to_le_bytes());
-    Ok(())
+    };
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(&head);
+    hasher.update(body);
+    sink(&head)?;
+    sink(body)?;
+    sink(&hasher.digest().to_le_bytes())?;
+    Ok((BLOCK_FRAME_LEN + body_len) as u32)
 }
 
 /// Where a block stands in its pack, and how long it is.
@@ -329,32 +333,31 @@ impl Builder {
             || self.offset + (coded_len + footer + 256) as u64 > MAX_PACK_LEN
     }
 
-    /// Appends a block's bytes to `out`, to be written next.
+    /// Gives a block's bytes to `sink`, to be written next; the answer is how many.
     pub fn block(
         &mut self,
         codec: u8,
         coded: &[u8],
         plain_len: usize,
         chunks: &[(Id, u32)],
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
-        let start = out.len();
+        sink: &mut Sink,
+    ) -> Result<u64> {
         let number = self.table.blocks.len() as u32;
-        put_block(out, self.sealer.as_ref(), number, self.header.kind as u8, codec, coded, plain_len)?;
-        let bytes = &out[start..];
-        self.hasher.update(bytes);
-        self.table.blocks.push(BlockPlace {
-            offset: self.offset,
-            stored_len: bytes.len() as u32,
-            plain_len: plain_len as u32,
-            chunks: chunks.len() as u32,
-        });
+        let hasher = &mut self.hasher;
+        let mut hashing = |part: &[u8]| {
+            hasher.update(part);
+            sink(part)
+        };
+        let what = (number, self.header.kind as u8, codec);
+        let stored_len = put_block(self.sealer.as_ref(), what, coded, plain_len, &mut hashing)?;
+        let (offset, plain_len, count) = (self.offset, plain_len as u32, chunks.len() as u32);
+        self.table.blocks.push(BlockPlace { offset, stored_len, plain_len, chunks: count });
         for (id, len) in chunks {
             self.table.ids.push(*id);
             self.table.lens.push(*len);
         }
-        self.offset += bytes.len() as u64;
-        Ok(())
+        self.offset += u64::from(stored_len);
+        Ok(u64::from(stored_len))
     }
 
     /// Appends footer and trailer to `out`; the answer is the pack's id and what it holds.
@@ -362,10 +365,14 @@ impl Builder {
         let start = out.len();
         let plain = self.table.encode();
         let mut codec = Codec::new(3)?;
-        let mut coded = Vec::new();
-        let coding = codec.encode(&plain, &mut coded)?;
+        let mut scratch = Vec::new();
+        let (coding, coded) = codec.encode(&plain, &mut scratch)?;
         let number = self.table.blocks.len() as u32;
-        put_block(out, self.sealer.as_ref(), number, FOOTER, coding, &coded, plain.len())?;
+        let mut append = |part: &[u8]| {
+            out.extend_from_slice(part);
+            Ok(())
+        };
+        put_block(self.sealer.as_ref(), (number, FOOTER, coding), coded, plain.len(), &mut append)?;
         let mut trailer = [0; TRAILER_LEN];
         trailer[..4].copy_from_slice(&(self.offset as u32).to_le_bytes());
         trailer[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
@@ -563,11 +570,15 @@ mod tests {
         let mut plains = Vec::new();
         for number in 0..3u8 {
             let plain = vec![number; 1000 + number as usize];
-            let mut coded = Vec::new();
-            let coding = codec.encode(&plain, &mut coded).unwrap();
+            let mut scratch = Vec::new();
+            let (coding, coded) = codec.encode(&plain, &mut scratch).unwrap();
             let chunks =
                 [(keys.chunk_id(&plain[..500]), 500), (keys.chunk_id(&plain[500..]), plain.len() as u32 - 500)];
-            builder.block(coding, &coded, plain.len(), &chunks, &mut bytes).unwrap();
+            let mut append = |part: &[u8]| {
+                bytes.extend_from_slice(part);
+                Ok(())
+            };
+            builder.block(coding, coded, plain.len(), &chunks, &mut append).unwrap();
             plains.push(plain);
         }
         let (_, pack) = builder.finish(&mut bytes).unwrap();

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 
 use rustix::fs::{flock, FlockOperation};
 
-use crate::compress::Codec;
+use crate::compress::{Codec, RAW};
 use crate::error::{show_path, Error, Result};
 use crate::id::{random_bytes, Id, Keys};
 use crate::index::Index;
@@ -105,7 +105,6 @@ struct OpenPack {
     builder: Builder,
     file: File,
     path: PathBuf,
-    buffer: Vec<u8>,
     unsynced: u64,
 }
 
@@ -225,12 +224,12 @@ impl Packer {
         let number = self.temporary.fetch_add(1, Relaxed);
         let path = self.store.join("tmp").join(format!("pack-{session}-{number}"));
         let failed = |e: std::io::Error| Error::io("create", show_path(&path), &e);
-        let file = File::options().read(true).write(true).create_new(true).mode(0o400).open(&path).map_err(failed)?;
+        let mut file =
+            File::options().read(true).write(true).create_new(true).mode(0o400).open(&path).map_err(failed)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(e.into()))?;
         let (builder, header) = Builder::new(&self.keys, kind, self.settings.session, random_bytes()?)?;
-        let mut open = OpenPack { builder, file, path, buffer: header.to_vec(), unsynced: 0 };
-        open.write_out()?;
-        Ok(open)
+        file.write_all(&header).map_err(failed)?;
+        Ok(OpenPack { builder, file, path, unsynced: 0 })
     }
 
     /// Makes a pack durable and publishes it, on a thread of its own.
@@ -339,15 +338,9 @@ impl Packer {
 
 impl OpenPack {
     fn write_block(&mut self, codec: u8, coded: &[u8], plain_len: usize, chunks: &[(Id, u32)]) -> Result<u64> {
-        self.builder.block(codec, coded, plain_len, chunks, &mut self.buffer)?;
-        self.write_out()
-    }
-
-    fn write_out(&mut self) -> Result<u64> {
-        let len = self.buffer.len() as u64;
-        let failed = |e: std::io::Error| Error::io("write", show_path(&self.path), &e);
-        self.file.write_all(&self.buffer).map_err(failed)?;
-        self.buffer.clear();
+        let (file, path) = (&mut self.file, &self.path);
+        let mut write = |part: &[u8]| file.write_all(part).map_err(|e| Error::io("write", show_path(path), &e));
+        let len = self.builder.block(codec, coded, plain_len, chunks, &mut write)?;
         self.unsynced += len;
         if self.unsynced >= WRITE_BEHIND {
             self.unsynced = 0;
@@ -361,11 +354,12 @@ impl OpenPack {
 
 /// Footer, fsync, link, fsync of the directory; then the index may know. Never retried: a failed fsync loses the pack.
 fn publish(open: OpenPack, store: &Path, index: &dyn Index) -> Result<Durable> {
-    let OpenPack { builder, mut file, path, mut buffer, .. } = open;
+    let OpenPack { builder, mut file, path, .. } = open;
     let result = (|| {
-        let (id, pack) = builder.finish(&mut buffer)?;
+        let mut end = Vec::new();
+        let (id, pack) = builder.finish(&mut end)?;
         let failed = |what: &'static str, e: std::io::Error| Error::io(what, show_path(&path), &e);
-        file.write_all(&buffer).map_err(|e| failed("write", e))?;
+        file.write_all(&end).map_err(|e| failed("write", e))?;
         file.sync_data().map_err(|e| failed("make durable", e))?;
         let kind = pack.header.kind;
         link_new(&path, &pack::path(store, kind, &id))?;
@@ -514,33 +508,40 @@ impl Lane {
             return Ok(());
         }
         packer.progress.check()?;
-        let codec = self.codec.encode(&block.plain, &mut self.coded)?;
-        self.verify(packer, class, codec, &block)?;
-        packer.write_block(class.kind(), codec, &self.coded, block.plain.len(), &block.chunks)?;
+        let (codec, coded) = self.codec.encode(&block.plain, &mut self.coded)?;
+        let decoded = match codec {
+            RAW => coded,
+            _ => {
+                self.codec.decode(codec, coded, block.plain.len(), &mut self.decoded, "block just made")?;
+                &self.decoded
+            }
+        };
+        verify(packer, class, decoded, &block.chunks)?;
+        packer.write_block(class.kind(), codec, coded, block.plain.len(), &block.chunks)?;
         block.plain.clear();
         block.chunks.clear();
         block.plain.shrink_to(self.targets[class as usize] * 2);
         self.open[class as usize] = block;
         Ok(())
     }
+}
 
-    /// What will be read back must be what was taken: finds faulty memory and encoders before anything relies on them.
-    fn verify(&mut self, packer: &Packer, class: Class, codec: u8, block: &Block) -> Result<()> {
-        self.codec.decode(codec, &self.coded, block.plain.len(), &mut self.decoded, "block just made")?;
-        let mut start = 0;
-        for (id, len) in &block.chunks {
-            let bytes = &self.decoded[start..start + *len as usize];
-            let found = match class {
-                Class::Meta => packer.keys.node_id(bytes),
-                _ => packer.keys.chunk_id(bytes),
-            };
-            if found != *id {
-                return Err(Error::Internal(format!(
-                    "chunk {id} changed between reading and writing: the memory of this machine may be faulty; nothing was committed"
-                )));
-            }
-            start += *len as usize;
+/// What will be read back must be what was taken: finds faulty memory and encoders before anything relies on them.
+fn verify(packer: &Packer, class: Class, decoded: &[u8], chunks: &[(Id, u32)]) -> Result<()> {
+    let mut start = 0;
+    for (id, len) in chunks {
+        let bytes = &decoded[start..start + *len as usize];
+        let found = match class {
+            Class::Meta => packer.keys.node_id(bytes),
+            _ => packer.keys.chunk_id(bytes),
+        };
+        if found != *id {
+            return Err(Error::Internal(format!(
+                "chunk {id} changed between reading and writing: the memory of this machine may be faulty; nothing was \
+                 committed"
+            )));
         }
-        Ok(())
+        start += *len as usize;
     }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
 use crate::error::{Error, Result};
@@ -219,6 +220,24 @@ pub fn read_at(file: BorrowedFd, mut buffer: &mut [u8], mut offset: u64) -> io::
         }
     }
     Ok(done)
+}
+
+/// Appends up to `want` bytes at `offset` to `buffer`; fewer only at the end. Their number.
+pub fn append_at(file: BorrowedFd, buffer: &mut Vec<u8>, want: usize, offset: u64) -> io::Result<usize> {
+    let start = buffer.len();
+    let end = start + want;
+    buffer.reserve_exact(want);
+    while buffer.len() < end {
+        let at = offset + (buffer.len() - start) as u64;
+        match rustix::io::pread(file, spare_capacity(buffer), at) {
+            Ok(0) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    // A buffer may have had more room than was asked for.
+    buffer.truncate(end);
+    Ok(buffer.len() - start)
 }
 
 /// Reads until `buffer` is full or the stream ends. `check` is asked several times a second while nothing comes, and may end it.

@@ -70,9 +70,14 @@ impl OpenPack {
         if self.chunks.is_empty() {
             return;
         }
-        let mut coded = Vec::new();
-        let codec = Codec::new(3).unwrap().encode(&self.plain, &mut coded).unwrap();
-        self.builder.block(codec, &coded, self.plain.len(), &self.chunks, &mut self.bytes).unwrap();
+        let (mut zstd, mut scratch) = (Codec::new(3).unwrap(), Vec::new());
+        let (codec, coded) = zstd.encode(&self.plain, &mut scratch).unwrap();
+        let bytes = &mut self.bytes;
+        let mut append = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        };
+        self.builder.block(codec, coded, self.plain.len(), &self.chunks, &mut append).unwrap();
         self.plain.clear();
         self.chunks.clear();
     }

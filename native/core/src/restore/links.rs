@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{linkat, openat, AtFlags, Mode, OFlags};
+use rustix::fs::{linkat, openat, statat, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::selection::Selection;
@@ -144,25 +144,28 @@ impl Run<'_> {
             for link in &leaf {
                 let Some(source) = links.source(link, &self.selection) else { continue };
                 match self.make_link(source, &link.path, &mut from, &mut to) {
-                    Ok(()) => self.tally.file(),
+                    Ok(FileType::RegularFile) => self.tally.file(),
+                    Ok(_) => self.tally.other(),
                     Err(error) => self.link_failed(source, &link.path, error)?,
                 }
             }
         }
     }
 
+    /// Makes a hard link, and tells to what.
     fn make_link(
         &self,
         source: &[u8],
         path: &[u8],
         from: &mut Directory,
         to: &mut Directory,
-    ) -> rustix::io::Result<()> {
+    ) -> rustix::io::Result<FileType> {
         let (Some(source), Some(path)) = (self.selection.in_target(source), self.selection.in_target(path)) else {
             return Err(Errno::NOENT);
         };
         let ((from_dir, from_name), (to_dir, to_name)) = (split(source), split(path));
-        linkat(from.open(from_dir)?, from_name, to.open(to_dir)?, to_name, AtFlags::empty())
+        linkat(from.open(from_dir)?, from_name, to.open(to_dir)?, to_name, AtFlags::empty())?;
+        Ok(FileType::from_raw_mode(statat(to.open(to_dir)?, to_name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
     }
 
     fn link_failed(&self, source: &[u8], path: &[u8], error: Errno) -> Result<()> {

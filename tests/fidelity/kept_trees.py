@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tree_scan import Facts, assert_same, scan
-
 import snapstore
 from snapstore import CreateResult, RestoreResult, Snapshot
+from tree_scan import Facts, assert_same, scan
 
 Require = Callable[..., None]
 
@@ -52,9 +51,9 @@ def assert_kept(top: Path, place: Path) -> Kept:
 
 
 @contextlib.contextmanager
-def public_place() -> Iterator[Path]:
+def public_place(inside: str | None = None) -> Iterator[Path]:
     """A new directory that every user can reach, unlike pytest's; removed however deep it is."""
-    path = Path(tempfile.mkdtemp(prefix="snap-fidelity-"))
+    path = Path(tempfile.mkdtemp(prefix="snap-fidelity-", dir=inside))
     path.chmod(0o755)
     try:
         yield path
