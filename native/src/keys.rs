@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -156,13 +157,18 @@ impl PackTable {
     }
 }
 
+/// Opens a file without waiting for one that is a pipe.
+fn open(path: &Path) -> std::io::Result<File> {
+    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)
+}
+
 #[pyfunction]
 pub fn read_pack_table(py: Python<'_>, keys: &Keys, path: &[u8], id: &[u8], kind: u8) -> PyResult<PackTable> {
     let (path, id) = (path_of(path), Id::from_slice(id).map_err(raise)?);
     let kind = Kind::from_byte(kind).map_err(raise)?;
     let keys = keys.0.clone();
     py.detach(move || {
-        let file = File::open(&path).map_err(|e| Error::io("open", error::show_path(&path), &e))?;
+        let file = open(&path).map_err(|e| Error::io("open", error::show_path(&path), &e))?;
         Pack::open(&file, &keys, kind, id).map(PackTable)
     })
     .map_err(raise)
@@ -174,7 +180,7 @@ pub fn hash_pack<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyByt
     let hash = py
         .detach(move || {
             let failed = |e: std::io::Error| Error::io("read", error::show_path(&path), &e);
-            let mut file = File::open(&path).map_err(failed)?;
+            let mut file = open(&path).map_err(failed)?;
             let (mut hasher, mut buffer) = (id::pack_hasher(), vec![0; 1 << 20]);
             loop {
                 match file.read(&mut buffer).map_err(failed)? {

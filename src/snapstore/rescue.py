@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import sqlite3
 import stat
 import sys
@@ -121,8 +122,8 @@ class Reader:
             byte = self.data[position]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                require(value < 2**64, "varint longer than 64 bits")
-                require(byte != 0 or shift == 0, "varint not in its shortest form")
+                shortest = byte != 0 or shift == 0
+                require(shortest and value < 2**64, "varint too long")
                 self.position = position + 1
                 return value
             shift += 7
@@ -152,10 +153,8 @@ class Reader:
         require(self.position == len(self.data), "bytes left over")
 
 
-LONG_ESCAPES = {
-    rf"\{short}": rf"\u00{digits}"
-    for short, digits in zip("btnfr", ("08", "09", "0a", "0c", "0d"), strict=True)
-}
+LONG_ESCAPES = {"\\b": "\\u0008", "\\t": "\\u0009", "\\n": "\\u000a"}
+LONG_ESCAPES |= {"\\f": "\\u000c", "\\r": "\\u000d"}
 
 
 def encode_json(value: Any) -> bytes:
@@ -165,8 +164,8 @@ def encode_json(value: Any) -> bytes:
 
 
 def _number(text: str) -> int:
-    require(re.fullmatch("-?[0-9]{1,19}", text), f"not an integer: {text[:40]}")
-    require(-(2**63) <= int(text) < 2**63, "integer of more than 64 bits")
+    good = re.fullmatch("-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63
+    require(good, f"not an integer of 64 bits: {text[:40]}")
     return int(text)
 
 
@@ -377,9 +376,9 @@ def unwrap(key: Json, password: bytes, config: bytes, family: bytes) -> Keys | N
     from argon2.low_level import Type, hash_secret_raw
 
     kdf = key["kdf"]
+    salt, body = bytes.fromhex(kdf["salt"]), bytes.fromhex(key["nonce"] + key["wrapped"])
     sizes = (kdf["passes"], kdf["memory_kib"], kdf["lanes"], 32)
-    wrapping = hash_secret_raw(password, bytes.fromhex(kdf["salt"]), *sizes, Type.ID, 0x13)
-    body = bytes.fromhex(key["nonce"] + key["wrapped"])
+    wrapping = hash_secret_raw(password, salt, *sizes, Type.ID, 0x13)
     try:
         secrets = decode_secrets(open_sealed(wrapping, body, b"snapstore v1 key" + family))
     except Damaged:
@@ -431,14 +430,8 @@ FILE, DIRECTORY, SYMLINK, FIFO, CHARACTER, BLOCK = range(1, 7)  # types of entri
 
 Chunk = tuple[int, bytes]  # length, id
 Hole = tuple[int, int]  # offset, length
-
-
-class Listed(NamedTuple):
-    """A chunk list or hole map where it is referred to: its items in place, or its top node."""
-
-    total: int
-    items: tuple[Any, ...]
-    top: bytes | None
+# A chunk list or hole map where it is referred to: count, items (in place), or else top node.
+Listed = tuple[int, tuple[Any, ...], bytes | None]
 
 
 @dataclass(slots=True)
@@ -546,11 +539,11 @@ def _listed(reader: Reader, size: int, decode: Callable[[Reader, int], list[Any]
     """A chunk list or hole map where it is referred to."""
     count = reader.bounded(1, size, "number of items")
     if count > IN_PLACE_ITEMS:
-        return Listed(count, (), reader.take(32))
+        return count, (), reader.take(32)
     items = decode(reader, count)
     good = sum(n for n, _ in items) == size if decode == _chunks else sum(items[-1]) <= size
     require(good, "chunks do not add up to the size, or hole beyond it")
-    return Listed(count, tuple(items), None)
+    return count, tuple(items), None
 
 
 def _columns(reader: Reader, names: list[bytes]) -> list[Entry]:
@@ -640,8 +633,7 @@ def decode_pack_header(data: bytes) -> PackHeader:
     check_version(data[8])
     _, _, kind, sealed, zero, epoch, family, salt, _, zeros, check = PACK_HEAD.unpack(data)
     require(checksum(data[:88]) == check, "checksum of the header differs")
-    require(kind in PREFIXES and sealed <= 1, "unknown kind or seal of a pack")
-    require(zero == 0 and not any(zeros), "reserved bytes not zero")
+    require(kind in PREFIXES and sealed <= 1 and not any([zero, *zeros]), "unknown kind or seal")
     require((epoch > 0) == bool(sealed) and (sealed or not any(salt)), "epoch or salt against seal")
     return kind, sealed, epoch, family, salt
 
@@ -679,12 +671,11 @@ def decode_footer(
     """A footer's plaintext: stored and plain length of every block; all chunks."""
     require(len(plain) <= MAX_FOOTER, "footer too long")
     reader = Reader(plain)
-    stored, sizes, counts = [], [], []
-    for _ in range(reader.bounded(0, MAX_BLOCKS, "number of blocks")):
-        stored.append(reader.bounded(32, MAX_PACK, "stored length"))
-        sizes.append(reader.bounded(0, MAX_BLOCK, "plain length"))
-        counts.append(reader.bounded(0, MAX_CHUNKS, "number of chunks"))
-    require(sum(counts) <= MAX_CHUNKS, "too many chunks")
+    blocks = reader.bounded(0, MAX_BLOCKS, "number of blocks")
+    rows = reader.column(3 * blocks, 0, MAX_PACK, "length or count in a footer")
+    stored, sizes, counts = rows[::3], rows[1::3], rows[2::3]
+    require(min(stored, default=32) >= 32, "block too short")
+    require(max(sizes, default=0) <= MAX_BLOCK and sum(counts) <= MAX_CHUNKS, "too much in a pack")
     places: list[Place] = []
     for block, (size, count) in enumerate(zip(sizes, counts, strict=True)):
         offset = 0
@@ -945,7 +936,7 @@ class Store:
 
     def content(self, entry: Entry) -> Iterator[Piece]:
         """A file's content in order."""
-        if isinstance(entry.content, Listed):
+        if isinstance(entry.content, tuple):
             yield from self._pieces(entry.content, entry.size)
         elif entry.size:
             yield 0, entry.size, entry.content
@@ -963,7 +954,7 @@ class Store:
     def attributes(self, entry: Entry) -> list[tuple[bytes, bytes]]:
         """An entry's extended attributes."""
         data = entry.attributes
-        if isinstance(data, Listed):
+        if isinstance(data, tuple):
             pieces = self._pieces(data, entry.attributes_length)
             data = b"".join(bytes(n) if part is None else part for _, n, part in pieces)
         return [] if data is None else decode_attributes(data)
@@ -1359,6 +1350,8 @@ def restore(store: Store, wanted: str, out: str, paths: Sequence[bytes] = ()) ->
         if not os.path.isdir(out) or os.listdir(out):
             raise StoreError(f"{out}: is there and is not an empty directory") from None
     given = [path.rstrip(b"/") or b"/" for path in paths]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # every directory one is in stays open
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     work = [Restorer(store, handle, root, given) for root in snapshot["roots"]]
     for restorer in sorted(work, key=lambda restorer: -len(restorer.place)):

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kept_trees import public_place
 
 import snapstore
-from kept_trees import public_place
 from tree_scan import Fact, Facts, assert_same, scan
 
 USER = 65_534

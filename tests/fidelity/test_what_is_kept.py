@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kept_trees import Require, assert_kept, copy, file_system, keep, public_place, run
 
 import snapstore
-from kept_trees import Require, assert_kept, copy, file_system, keep, public_place, run
 from tree_plans import Part, noise, write_file
 from tree_scan import assert_same, scan
 

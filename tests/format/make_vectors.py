@@ -22,15 +22,15 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import mini_writer as mw  # noqa: E402
-from tree_plans import Part, noise, write_file  # noqa: E402
-from tree_scan import assert_same, scan  # noqa: E402
-from tree_store import facts_by_library, facts_by_rescue, rescue  # noqa: E402
 from vector_files import VECTORS, content, facts_to_json  # noqa: E402
 
 import snapstore  # noqa: E402
 from snapstore import Snapshot, Store, Stream, _native  # noqa: E402
 from snapstore.model.config import Config  # noqa: E402
 from snapstore.repository.open import Repository, new_id  # noqa: E402
+from tree_plans import Part, noise, write_file  # noqa: E402
+from tree_scan import assert_same  # noqa: E402
+from tree_store import facts_by_library, facts_by_rescue, rescue  # noqa: E402
 
 SOURCES = Path("/tmp/snapstore-vectors")
 PASSWORD = "correct horse battery staple"
@@ -407,8 +407,8 @@ KINDS_OF_PAGED: dict[str, list[list[Any]]] = {
     "MBR without partitions": [[446, "00" * 64], [510, "55aa"]],
     "LVM": [[1_536, b"LABELONE".hex()]],
     "swap": [[4_086, b"SWAPSPACE2".hex()]],
-    "PostgreSQL": [[3 * 8_192 + 12, "1800" "8000" "0020" "0420"]],
-    "PostgreSQL with lower beyond upper": [[3 * 8_192 + 12, "8100" "8000" "0020" "0420"]],
+    "PostgreSQL": [[3 * 8_192 + 12, "1800800000200420"]],
+    "PostgreSQL with lower beyond upper": [[3 * 8_192 + 12, "8100800000200420"]],
 }
 
 

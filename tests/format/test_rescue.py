@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import os
 import random
@@ -264,29 +263,6 @@ def test_every_kind_of_entry(tmp_path: Path, sealed: bool) -> None:
     assert_restored(tree, os.fsencode(out))
 
 
-def test_holes_are_exact(tmp_path: Path) -> None:
-    mib = 1 << 20
-    parts = [(4_096, noise(4_096)), (8 * mib - 4_096, None)]
-    tree = directory({b"f": file(parts=parts, holes=[(mib, 3 * mib), (5 * mib, mib)])})
-    assert restore(make(tmp_path, tree)[2], tmp_path / "out") == 0
-    assert_restored(tree, os.fsencode(tmp_path / "out"))
-    with open(tmp_path / "out/f", "rb") as stream:
-        handle = stream.fileno()
-        if os.lseek(handle, 0, os.SEEK_HOLE) == 8 * mib:
-            pytest.skip("no holes on this file system")
-        found, at = [], 0
-        while at < 8 * mib:
-            start = os.lseek(handle, at, os.SEEK_HOLE)
-            try:
-                at = os.lseek(handle, start, os.SEEK_DATA)
-            except OSError as error:
-                assert error.errno == errno.ENXIO
-                at = 8 * mib
-            if start < at:
-                found.append((start, at - start))
-    assert found == [(mib, 3 * mib), (5 * mib, mib)]
-
-
 @both
 def test_long_sequences(tmp_path: Path, sealed: bool) -> None:
     """Directories, chunk lists, hole maps, link tables of several levels; long attributes."""
@@ -315,8 +291,8 @@ def test_long_sequences(tmp_path: Path, sealed: bool) -> None:
     root_id = bytes.fromhex(root["id"])
     assert store.links(root_id) == table
     find = dict(walk(store, root)).__getitem__
-    tops = [find(b"many").top, find(b"linked").top, find(b"chunks").content.top]
-    tops += [find(b"sparse").content.top, find(b"sparse").holes.top, store.root(root_id).last]
+    tops = [find(b"many").top, find(b"linked").top, find(b"chunks").content[2]]
+    tops += [find(b"sparse").content[2], find(b"sparse").holes[2], store.root(root_id).last]
     assert min(store.node(top).level for top in tops) >= 1
     assert isinstance(find(b"in place").attributes, bytes)
     assert not isinstance(find(b"in a node").attributes, bytes)
@@ -366,30 +342,6 @@ def test_hard_links_that_differ_are_found(tmp_path: Path) -> None:
     assert "hard links that differ" in str(store.check().values())
 
 
-def test_devices(tmp_path: Path) -> None:
-    """Device nodes where the system lets them be made; else they are listed, and only they."""
-    allowed = True
-    try:
-        os.mknod(tmp_path / "probe", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    except OSError:
-        allowed = False
-    disk = Item(mw.BLOCK, mode=0o660, uid=3, gid=4, device=(8, 300))
-    tree = directory({b"null": Item(mw.CHARACTER, device=(1, 3)), b"disk": disk, b"f": file(b"x")})
-    _, root, store = make(tmp_path, tree)
-    assert_tree(store, root, tree)
-    out = tmp_path / "out"
-    status = restore(store, out)
-    assert (out / "f").read_bytes() == b"x"
-    if not allowed:
-        assert status == 3 and os.listdir(out) == ["f"]
-        return
-    info = os.stat(out / "disk")
-    assert status == 0 and info.st_mode == stat.S_IFBLK | 0o660
-    assert (os.major(info.st_rdev), os.minor(info.st_rdev)) == (8, 300)
-    assert (info.st_uid, info.st_gid, info.st_mtime_ns) == (3, 4, disk.mtime_ns)
-    assert stat.S_ISCHR(os.stat(out / "null").st_mode)
-
-
 def test_paths_longer_than_the_system_allows(tmp_path: Path) -> None:
     name, depth = b"n" * 200, 60
     tree = directory({b"leaf": file(b"deep"), b"twin": file(b"deep")})
@@ -419,6 +371,9 @@ def test_depth_is_bounded_and_not_recursive(tmp_path: Path) -> None:
         root = hostile(writer, columns, depth + 1)
         writer.snapshot([root])
         store = rescue.Store(tmp_path / f"{depth}")
+        out = tmp_path / f"out{depth}"
+        assert restore(store, out) == (0 if depth == 4_096 else 3)
+        subprocess.run(["rm", "-rf", str(out)], check=True)
         if depth == 4_096:
             assert len(walk(store, root)) == depth + 1 and store.check() == {}
         else:
@@ -923,7 +878,7 @@ def test_directory_leaves(scratch: MiniStore, members: dict[bytes, Item]) -> Non
         data = entry.content
         if item.size > 256:
             chunks = scratch.pending[1]
-            data = b"".join(bytes(n) if i == ZERO else chunks[i] for n, i in entry.content.items)
+            data = b"".join(bytes(n) if i == ZERO else chunks[i] for n, i in entry.content[1])
         assert_same(store, item, entry, data)
     for cut in range(len(node)):
         refused(rescue.decode_node, node[:cut])
@@ -1143,32 +1098,7 @@ def test_data_in_a_hole(tmp_path: Path) -> None:
     assert "data in a hole" in str(store.check())
 
 
-# -- random trees, and stores of the core ------------------------------------------------------
-
-TREES = st.recursive(
-    st.builds(file, st.binary(max_size=2_000)),
-    lambda inner: st.builds(directory, st.dictionaries(NAMES, inner, max_size=5)),
-    max_leaves=20,
-)
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(TREES)
-def test_random_trees(tmp_path_factory: pytest.TempPathFactory, tree: Item) -> None:
-    folder = tmp_path_factory.mktemp("random")
-    _, root, store = make(folder, tree)
-    assert_tree(store, root, tree)
-    assert store.check() == {}
-    shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("content", [b"", b"a" * 200_000, noise(300_000), bytes(100_000)])
-@pytest.mark.parametrize("prefix", [b"", b"SQLite format 3\0"])
-def test_cutting_gives_back_the_content(content: bytes, prefix: bytes) -> None:
-    whole = prefix + content
-    parts = mw.cut(whole, [], 8_192, mw.Family().key("chunker"))
-    assert b"".join(bytes(n) if data is None else data for n, data in parts) == whole
-    assert all(n <= 32_768 for n, data in parts if data is not None)
+# -- stores of the core ------------------------------------------------------------------------
 
 
 def test_the_core_writes_what_the_documents_say(tmp_path: Path) -> None:

@@ -332,7 +332,10 @@ def test_keys_by_the_independent_writer(table: dict[str, Any]) -> None:
     for epoch, expected in table["sealing"].items():
         for use in ("pack", "frame"):
             key, nonce_key = family.sealing(use, int(epoch), salt)
-            assert (key.hex(), nonce_key.hex()) == (expected[f"{use} key"], expected[f"{use} nonce"])
+            assert (key.hex(), nonce_key.hex()) == (
+                expected[f"{use} key"],
+                expected[f"{use} nonce"],
+            )
     chunker = family.key("chunker")
     assert mw.keyed(chunker, b"page seed")[:8].hex() == table["page_seed"]
     assert mw.blake3(mw.gear_table(chunker)).hexdigest() == table["gear_table"]

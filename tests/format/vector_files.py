@@ -8,6 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 from mini_writer import text
+
 from tree_scan import Fact, Facts
 
 VECTORS = Path(__file__).parent / "vectors"

@@ -110,7 +110,7 @@ def test_percent_form(data: bytes, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["%", "%f", "%ff", "%41", "\n", "\x7f", "%C3%A4", "%4"])
 def test_text_that_is_not_percent_form(text: str) -> None:
-    with pytest.raises(ValueError, match="%|percent"):
+    with pytest.raises(ValueError, match=r"%|percent"):
         from_text(text)
 
 

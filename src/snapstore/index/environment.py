@@ -176,16 +176,23 @@ class Environment:
     def _in_use(self) -> Iterator[None]:
         """Keeps the environment mapped while the block runs."""
         self.check_process()
-        with self.idle:
-            if self.closed:
-                raise StoreFailed("the store was closed")
-            self.active += 1
+        if not self.enter():
+            raise StoreFailed("the store was closed")
         try:
             yield
         finally:
-            with self.idle:
-                self.active -= 1
-                self.idle.notify_all()
+            self.leave()
+
+    def enter(self) -> bool:
+        """Keeps the environment mapped until `leave`; False when it is closed."""
+        with self.idle:
+            self.active += not self.closed
+            return not self.closed
+
+    def leave(self) -> None:
+        with self.idle:
+            self.active -= 1
+            self.idle.notify_all()
 
     def close(self) -> None:
         """Closes the environment once nobody is in it."""
@@ -221,13 +228,29 @@ _registry: dict[tuple[int, int], Environment] = {}
 _registry_lock = threading.Lock()
 
 
-def _forget_registry() -> None:
+_inherited: dict[tuple[int, int], Environment] = {}
+"""Environments that were open when this process was forked: not its own."""
+
+
+def _after_fork() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
+    _inherited.update(_registry)
     _registry.clear()
 
 
-os.register_at_fork(after_in_child=_forget_registry)
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _drop_inherited(key: tuple[int, int]) -> None:
+    """Closes this process's copy of an environment that its parent has open, which allows opening
+    it anew.
+    """
+    inherited = _inherited.pop(key, None)
+    if inherited is not None:
+        if inherited.active:  # a thread that did not come along would have had to finish first
+            raise StoreForked("this process was forked while the store was being used")
+        inherited.env.close()
 
 
 def acquire(path: Path) -> Environment:
@@ -240,6 +263,7 @@ def acquire(path: Path) -> Environment:
         if shared is not None:
             shared.users += 1
             return shared
+        _drop_inherited(key)
         shared = _registry[key] = _open_shared(path)
         return shared
 
@@ -299,7 +323,7 @@ def _open(path: Path) -> lmdb.Environment:
         map_size=MAP_BYTES,
         max_dbs=len(DATABASES),
         max_readers=512,
-        max_spare_txns=4,
+        max_spare_txns=0,  # a kept transaction would be ended by forked processes too
         mode=0o600,
         readahead=False,
         sync=False,

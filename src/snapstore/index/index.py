@@ -18,12 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from snapstore.base.errors import IndexDamaged
+from snapstore.base.errors import IndexDamaged, StoreFailed
 from snapstore.index import environment
 from snapstore.index.environment import Environment
 
 if TYPE_CHECKING:
     import lmdb
+
+    Tables = dict[bytes, lmdb._Database]
 
 VERSION = b"1"
 BATCH = 10_000
@@ -102,6 +104,7 @@ class Index:
         self._temporary: Path | None = None
         self._lock = threading.RLock()
         self._pending: dict[bytes, bytes] = {}
+        self._pending_records: list[tuple[bytes, bytes]] = []
         self._pending_rows: list[PackRow] = []
         self._rows: dict[int, PackRow] = {}
         self.gone: frozenset[int] = frozenset()
@@ -117,8 +120,8 @@ class Index:
         shared = environment.acquire(path)
         try:
             index = cls(shared, store_id, number_of)
-            with index._reading() as transaction:
-                meta = shared.tables[b"meta"]
+            with index._reading() as (transaction, tables):
+                meta = tables[b"meta"]
                 if transaction.get(b"version", db=meta) != VERSION:
                     raise IndexDamaged("the index is of another version")
                 if transaction.get(b"store", db=meta) != store_id:
@@ -194,7 +197,8 @@ class Index:
             with environment.building(local):
                 path = _build(local, builder, tables)
                 self._shared = environment.acquire(path)
-                self._pending, self._pending_rows, self._rows = {}, [], {}
+                self._forget_pending()
+                self._rows = {}
                 self._note_gone()
                 environment.release(old)
                 environment.discard(local, keep=path)
@@ -217,11 +221,11 @@ class Index:
         pending = (
             self._pending
         )  # before the transaction: a commit in between must not hide anything
-        with self._reading() as transaction:
-            cursor = transaction.cursor(self._shared.tables[b"chunk"])
+        with self._reading() as (transaction, tables):
+            cursor = transaction.cursor(tables[b"chunk"])
             found = dict(cursor.getmulti(sorted(keys)))  # in key order, each page is visited once
             if hidden:
-                self._replace_hidden(transaction, found, hidden)
+                self._replace_hidden(transaction.cursor(tables[b"more"]), found, hidden)
         if pending:
             self._find_pending(keys, pending, found, hidden)
         return b"".join(map(found.get, keys, itertools.repeat(UNKNOWN)))
@@ -240,9 +244,11 @@ class Index:
             if row is None:
                 return
             self._rows[row.number] = row
+            records = table.records(row.number)
             self._pending_rows.append(row)
-            self._pending.update(table.records(row.number))
-            if len(self._pending) >= BATCH:
+            self._pending_records += records
+            self._pending.update(records)
+            if len(self._pending_records) >= BATCH:
                 self.flush()
 
     # Packs
@@ -251,8 +257,8 @@ class Index:
         """The row of a pack. IndexDamaged when there is no such number."""
         row = self._rows.get(number)
         if row is None:
-            with self._reading() as transaction:
-                data = transaction.get(_number(number), db=self._shared.tables[b"pack"])
+            with self._reading() as (transaction, tables):
+                data = transaction.get(_number(number), db=tables[b"pack"])
             if data is None:
                 raise IndexDamaged(
                     f"the index speaks of pack number {number}, which it does not know"
@@ -263,14 +269,14 @@ class Index:
     def rows(self) -> list[PackRow]:
         """All packs that the index has ever known, by number."""
         self.flush()
-        with self._reading() as transaction:
-            cursor = transaction.cursor(self._shared.tables[b"pack"])
+        with self._reading() as (transaction, tables):
+            cursor = transaction.cursor(tables[b"pack"])
             return [_row(int.from_bytes(key, "big"), data) for key, data in cursor]
 
     def numbers(self, packs: Iterable[bytes]) -> dict[bytes, int]:
         """Numbers of the packs with these ids, as far as they are known and present."""
-        with self._reading() as transaction:
-            cursor = transaction.cursor(self._shared.tables[b"number"])
+        with self._reading() as (transaction, tables):
+            cursor = transaction.cursor(tables[b"number"])
             known = {id: int.from_bytes(key, "big") for id, key in cursor.getmulti(sorted(packs))}
         return {id: number for id, number in known.items() if number not in self.gone}
 
@@ -284,11 +290,11 @@ class Index:
 
     def missing(self, records: Sequence[tuple[bytes, bytes]]) -> int:
         """How many of these records of a pack are not in the index."""
-        with self._reading() as transaction:
+        with self._reading() as (transaction, tables):
             keys = sorted(key for key, _ in records)
-            found = dict(transaction.cursor(self._shared.tables[b"chunk"]).getmulti(keys))
+            found = dict(transaction.cursor(tables[b"chunk"]).getmulti(keys))
             rest = [(key, place) for key, place in records if found.get(key) != place]
-            more = transaction.cursor(self._shared.tables[b"more"])
+            more = transaction.cursor(tables[b"more"])
             others = set(more.getmulti([key for key, _ in rest], dupdata=True))
         return sum(record not in others for record in rest)
 
@@ -299,12 +305,12 @@ class Index:
         with self._lock:
             if not self._pending_rows:
                 return
-            records, rows = sorted(self._pending.items()), self._pending_rows
+            records, rows = sorted(self._pending_records), self._pending_rows
             for start in range(0, len(records), BATCH):
                 self._insert(records[start : start + BATCH])
             present = [replace(row, state=_PRESENT) for row in rows]
             self._put_rows(present)
-            self._pending, self._pending_rows = {}, []
+            self._forget_pending()
 
     def sync(self) -> None:
         """Commits all pending records and makes them durable."""
@@ -315,8 +321,8 @@ class Index:
     def entries(self) -> int:
         """Ids in the index."""
         self.flush()
-        with self._reading() as transaction:
-            return int(transaction.stat(self._shared.tables[b"chunk"])["entries"])
+        with self._reading() as (transaction, tables):
+            return int(transaction.stat(tables[b"chunk"])["entries"])
 
     @property
     def size_bytes(self) -> int:
@@ -332,9 +338,23 @@ class Index:
     # Inside
 
     @contextmanager
-    def _reading(self) -> "Iterator[lmdb.Transaction[bytes]]":
-        with self._shared.reading() as transaction:
-            yield transaction
+    def _reading(self) -> "Iterator[tuple[lmdb.Transaction[bytes], Tables]]":
+        """A read transaction with its tables, whichever environment is in use just now."""
+        shared = self._shared
+        shared.check_process()
+        while not shared.enter():
+            if shared is self._shared:
+                raise StoreFailed("the store was closed")
+            shared = self._shared
+        try:
+            with shared.reading() as transaction:
+                yield transaction, shared.tables
+        finally:
+            shared.leave()
+
+    def _forget_pending(self) -> None:
+        # New objects: a reader may be looking into the old ones.
+        self._pending, self._pending_records, self._pending_rows = {}, [], []
 
     def _find_pending(
         self,
@@ -350,13 +370,12 @@ class Index:
 
     def _replace_hidden(
         self,
-        transaction: "lmdb.Transaction[bytes]",
+        more: "lmdb.Cursor[bytes]",
         found: dict[bytes, bytes],
         hidden: Collection[int],
     ) -> None:
         """Replaces locations in hidden packs by others, or removes them."""
         number_of = self._number_of
-        more = transaction.cursor(self._shared.tables[b"more"])
         for key in [key for key, place in found.items() if number_of(place) in hidden]:
             others = [value for _, value in more.getmulti([key], dupdata=True)]
             place = next((value for value in others if number_of(value) not in hidden), None)
@@ -408,13 +427,14 @@ class Index:
 
     def _set_state(self, numbers: Collection[int], state: int) -> None:
         if numbers:
-            rows = [self.row(number) for number in numbers]
-            self._put_rows(replace(row, state=state) for row in rows)
-            self._note_gone()
+            with self._lock:
+                rows = [self.row(number) for number in numbers]
+                self._put_rows(replace(row, state=state) for row in rows)
+                self._note_gone()
 
     def _note_gone(self) -> None:
-        with self._reading() as transaction:
-            cursor = transaction.cursor(self._shared.tables[b"pack"])
+        with self._reading() as (transaction, tables):
+            cursor = transaction.cursor(tables[b"pack"])
             self.gone = frozenset(
                 int.from_bytes(key, "big") for key, data in cursor if data[:1] == bytes([_GONE])
             )

@@ -24,6 +24,8 @@ from snapstore.ops.running import Meter
 from snapstore.repository.open import Repository
 
 MAX_PROBLEMS = 100_000
+IN_PLACE_BYTES = 256
+HIDDEN = "a root that has something else here was restored; restore this one by its path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,13 @@ def restore(
         steps = _plan(reader, snapshot, target, within, paths)
         meter = Meter("restore", observer)
         results = []
+        hidden = []
         for step in steps:
             if step.target != target:
-                if _restored_already(step, steps):
+                covering = _restored_already(step, steps)
+                if covering is not None:
+                    if not _holds(reader, covering, step):
+                        hidden.append((step.target, "content", HIDDEN))
                     continue
                 _make_parents(target, step.target)
             task = reader.restore(
@@ -80,7 +86,7 @@ def restore(
                 verify=verify,
             )
             results.append((step, meter.wait(task)))
-    return _merge(snapshot, target, results, meter.elapsed_s)
+    return _merge(snapshot, target, results, hidden, meter.elapsed_s)
 
 
 def _plan(
@@ -124,29 +130,50 @@ def _single(place: Place, target: bytes) -> Step:
     return Step(place.root, target, paths=(place.below,), strip=above or None)
 
 
-def _restored_already(step: Step, steps: Sequence[Step]) -> bool:
-    """Whether a root that holds this one has put its contents in place."""
-    covering = any(
-        step.target.startswith(other.target + b"/") and other.paths is None
+def _restored_already(step: Step, steps: Sequence[Step]) -> Step | None:
+    """The root that holds this one and has put its contents in place, if there is one."""
+    above = (
+        other
         for other in steps
-        if other is not step
+        if step.target.startswith(other.target + b"/") and other.paths is None
     )
+    covering = next(above, None)
     try:
         status = os.lstat(step.target)
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    if not stat.S_ISDIR(status.st_mode):
-        return covering
-    return covering and bool(os.listdir(step.target))
+        return None
+    if stat.S_ISDIR(status.st_mode) and not os.listdir(step.target):
+        return None
+    return covering
+
+
+def _holds(reader: "_native.Reader", covering: Step, step: Step) -> bool:
+    """Whether a root holds, at the place of another, the same as that other root."""
+    below = step.target[len(covering.target) + 1 :]
+    held = places.walk(reader, covering.root, below)
+    own = reader.root(bytes.fromhex(step.root.id))
+    return held is not None and _what(reader, held) == _what(reader, own)
+
+
+def _what(reader: "_native.Reader", entry: "_native.Entry") -> list[object]:
+    """All that an entry is but its name; the node of a directory stands for what is in it."""
+    what: list[object] = [entry.type, entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size]
+    what += [entry.target, entry.device, entry.node, reader.xattrs(entry)]
+    if entry.type == "file":
+        what += [reader.chunks(entry), reader.holes(entry)]
+        what.append(reader.read(entry, 0, min(entry.size, IN_PLACE_BYTES)))
+    return what
 
 
 def _merge(
     snapshot: Snapshot,
     target: bytes,
     results: Sequence[tuple[Step, "_native.RestoreResult"]],
+    hidden: Sequence[tuple[bytes, str, str]],
     elapsed_s: float,
 ) -> RestoreResult:
-    problems = [
+    problems = [*hidden]
+    problems += [
         (places.join(step.target, path), what, reason)
         for step, result in results
         for path, what, reason in result.problems
@@ -159,7 +186,7 @@ def _merge(
         others=sum(result.others for _, result in results),
         bytes=sum(result.bytes for _, result in results),
         problems=problems[:MAX_PROBLEMS],
-        problem_count=sum(result.problem_count for _, result in results),
+        problem_count=len(hidden) + sum(result.problem_count for _, result in results),
         verified_files=sum(result.verified_files for _, result in results),
         elapsed_s=elapsed_s,
     )

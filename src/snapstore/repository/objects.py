@@ -115,7 +115,7 @@ class LocalObjects:
     def get(self, name: str) -> bytes | None:
         with _translated("read", self.path / name):
             try:
-                with open(self.path / name, "rb") as file:
+                with open(self.path / name, "rb", opener=open_at_once) as file:
                     data = file.read(MAX_OBJECT_BYTES + 1)
             except FileNotFoundError:
                 return None
@@ -141,7 +141,7 @@ class LocalObjects:
     def held(self, name: str) -> bool:
         with _translated("lock", self.path / name):
             try:
-                descriptor = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = open_at_once(self.path / name, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return False
             try:
@@ -162,7 +162,8 @@ class LocalObjects:
                 _translated("clean", self.path / name),
                 contextlib.suppress(FileNotFoundError, BlockingIOError),
             ):
-                descriptor = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                descriptor = open_at_once(self.path / name, flags)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if _age_s(descriptor) > (_GRACE_S if self.remote else _YOUNG_S):
@@ -270,6 +271,11 @@ class LocalHold:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def open_at_once(path: str | os.PathLike[str], flags: int) -> int:
+    """Opens a file, and does not wait where somebody left a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -30,7 +30,12 @@ from snapstore.model.refs import PackRef, Refs
 from snapstore.model.snapshot import Label, Snapshot
 from snapstore.repository import keys, medium
 from snapstore.repository.frames import NO_NONCE, Frames, FrameType
-from snapstore.repository.objects import LocalObjects, storage_error
+from snapstore.repository.objects import (
+    MAX_OBJECT_BYTES,
+    LocalObjects,
+    open_at_once,
+    storage_error,
+)
 from snapstore.repository.session import Session
 from snapstore.repository.statcache import StatCaches
 
@@ -381,7 +386,8 @@ def _read_config(path: Path) -> bytes:
         if not path.is_dir():
             os.stat(path)
             raise NotAStore(f"{path} is not a directory")
-        data = name.read_bytes()
+        with open(name, "rb", opener=open_at_once) as file:
+            data = file.read(MAX_OBJECT_BYTES)
     except FileNotFoundError:
         if path.is_dir() and os.listdir(path):
             raise NotAStore(

@@ -16,15 +16,28 @@ use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::node::{Content, Directory, Entry, List, What};
 use crate::progress::add;
+use crate::queue::Queue;
 use crate::reader::{lock, stored_ids};
 use std::os::fd::AsFd;
 
 /// An entry, with its number in the selection when only part of what is below it is wanted.
 type Wanted = (Entry, Option<usize>);
 
+/// Lets the other workers go when this one panics: they would wait for the end of its task.
+struct StopOnPanic<'a>(&'a Queue<Task>);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
 impl Run<'_> {
     /// Works until nothing is left or the run has failed.
     pub(super) fn work(&self, worker: usize) {
+        let _guard = StopOnPanic(&self.queue);
         while let Some(task) = self.queue.pop(worker) {
             let done = self.go_on().and_then(|()| match task {
                 Task::Single(name) => self.restore_single(&name),
