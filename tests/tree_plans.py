@@ -14,6 +14,7 @@ import stat
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -153,7 +154,7 @@ KINDS += ["chardev", "blockdev"] * ROOT
 def plan_entries(draw: st.DrawFn, kind: str | None = None) -> Plan:
     """One entry of any kind, with all that this kind can have."""
     kind = kind or draw(st.sampled_from(KINDS))
-    values = {
+    values: dict[str, Any] = {
         "parent": draw(st.integers(0, 30)),
         "name": draw(names),
         "mode": draw(st.sampled_from(MODES)),

@@ -1062,7 +1062,7 @@ class Store:
         check_root(root, self.root(root_id).items[0])
         links = self.links(root_id)
         marks: dict[bytes, bytes] = dict.fromkeys([*links, *links.values()], b"")
-        above = {path[: slash.start()] for path in marks for slash in re.finditer(b"/", path)}
+        above = {path[: end.start()] for path in marks for end in re.finditer(b"^|/", path)}
         before: list[int] = []  # numbers of problems when the directories were entered
 
         def fail(path: bytes, error: StoreError) -> None:

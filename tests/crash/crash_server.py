@@ -38,7 +38,7 @@ def create(request: dict[str, object]) -> int:
         if request["failure"]:
             tell(pid=os.getpid(), calls=int(ctypes.CDLL(None).fail_at_count()))
     except SnapstoreError as error:
-        tell(pid=os.getpid(), error=error.kind, message=error.message + traceback.format_exc())
+        tell(pid=os.getpid(), error=error.kind, message=error.message)
         return error.exit_code
     except BaseException:
         tell(pid=os.getpid(), error="unexpected", message=traceback.format_exc())

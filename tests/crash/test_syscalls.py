@@ -142,21 +142,22 @@ def test_nothing_escapes_the_sweep(quick_path: Path, fail_at: Path) -> None:
     source, store, log = quick_path / "source", quick_path / "store", quick_path / "log"
     make_source(source, random.Random(13))
     snapstore.init(store).close()
-    seen = "write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,sync_file_range2,ftruncate,"
+    seen = "write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,ftruncate,"
     seen += "fallocate,truncate,link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,"
     seen += "mkdirat,symlink,symlinkat,sendfile,copy_file_range,splice,msync,io_uring_enter"
     subprocess.run(
-        ["strace", "-f", "-qq", "--seccomp-bpf", "-o", log, "-e", f"trace={seen}"]
+        ["strace", "-f", "-qq", "-o", log, "-e", f"trace={seen}"]
         + [sys.executable, "-B", "-c", CREATE, store, source],
         check=True,
     )
-    names = (line.split(maxsplit=1)[1].partition("(")[0] for line in log.read_text().splitlines())
+    lines = (line.split(maxsplit=1)[1] for line in log.read_text().splitlines())
+    names = {line.partition("(")[0] for line in lines if not line.startswith(("<", "+", "-"))}
     known = {name.removesuffix("64") for name in ALL} | {"pwrite64", "fallocate"}
-    assert set(names) <= known | {"<..."}
+    assert names <= known
 
 
 @pytest.mark.needs("strace")
-@pytest.mark.parametrize("call", ["fsync", "fdatasync", "link", "linkat", "rename"])
+@pytest.mark.parametrize("call", ["fsync", "link", "rename"])
 def test_death_by_strace(quick_path: Path, call: str) -> None:
     """The same from outside, without a library in the process; each thread counts for itself."""
     chance = random.Random(14)
@@ -169,8 +170,8 @@ def test_death_by_strace(quick_path: Path, call: str) -> None:
         at += 1
         change_source([source], chance)
         inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={at}"]
-        quiet = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]
-        ended = subprocess.run([*quiet, *inject, *run], check=False).returncode
+        strace = ["strace", "-f", "-qq", "-o", "/dev/null", *inject]
+        ended = subprocess.run([*strace, *run], check=False).returncode
         assert_sound(store)
         if ended == 0:
             break
@@ -179,4 +180,4 @@ def test_death_by_strace(quick_path: Path, call: str) -> None:
         assert_no_leases(store)
         assert_sound(store)
     print(f"{at - 1} deaths at {call}")
-    assert at > 1
+    assert at > (1 if call == "rename" else 2)

@@ -19,7 +19,7 @@ from tree_store import rescue
 
 SERVER = Path(__file__).with_name("damage_examine.py")
 PATIENCE_S = 20.0
-TYPED = {"damaged", "storage-error", "store-too-new", "store-invalid", "store-not-found"}
+TYPED = {"damaged", "storage-error", "store-too-new", "store-invalid", "index-damaged"}
 
 Answer = dict[str, Any]
 Lost = dict[str, set[str]]
@@ -119,6 +119,10 @@ def drop_index(store: Path) -> None:
 # Looking
 
 
+class Ended(Exception):
+    """The process that read a store ended by a signal, or not at all."""
+
+
 class Examiner:
     """The server that reads damaged stores."""
 
@@ -143,9 +147,11 @@ class Examiner:
         request = {"store": str(store), "target": str(target), "modes": modes}
         print(json.dumps(request), file=self._server.stdin, flush=True)
         ready, _, _ = select.select([self._server.stdout], [], [], PATIENCE_S)
-        assert ready, f"hangs for {PATIENCE_S} s"
+        if not ready:
+            raise Ended(f"hangs for {PATIENCE_S} s")
         status = int(self._server.stdout.readline())
-        assert status == 0, f"ended with {status}"
+        if status:
+            raise Ended(f"status {status}")
         answer = json.loads((target / "answer").read_text())
         shutil.rmtree(target)
         _assert_typed(answer)

@@ -74,7 +74,7 @@ def file_system(
         file.truncate(max(mib, 320 if kind == "xfs" else 0) << 20)
     subprocess.run([f"mkfs.{kind}", *mkfs, image], check=True, capture_output=True)
     mounted.mkdir()
-    mount = ["mount", "-o", options, image, mounted]
+    mount: list[str | Path] = ["mount", "-o", options, image, mounted]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         require(f"a kernel that mounts {kind} with {options}")
     try:

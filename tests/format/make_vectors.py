@@ -8,6 +8,7 @@ name. Needs root (owners, devices, capabilities, trusted attributes) and a file 
 and attributes under /tmp; the sources are built in /tmp/snapstore-vectors, the paths recorded.
 """
 
+import json
 import os
 import random
 import shutil
@@ -137,8 +138,6 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _pretty(value: Any, depth: int) -> str:
-    import json
-
     if not isinstance(value, (dict, list)) or not value or depth == 4:
         return json.dumps(value, ensure_ascii=False)
     space = "\n" + " " * (depth + 1)
@@ -187,8 +186,8 @@ def fill_small(top: Path) -> None:
     os.mkfifo(top / "fifo")
     os.mknod(top / "character", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     os.mknod(top / "block", stat.S_IFBLK | 0o660, os.makedev(259, 1_048_575))
-    for name in (b"n" * 255, b"\xff\xfe%41\n", "ä".encode(), b" "):
-        (top / "directory" / os.fsdecode(name)).write_bytes(name)
+    for odd in (b"n" * 255, b"\xff\xfe%41\n", "ä".encode(), b" "):
+        (top / "directory" / os.fsdecode(odd)).write_bytes(odd)
     os.link(top / "text", top / "directory/sub/linked text")
     os.link(top / "fifo", top / "directory/linked fifo")
     os.chown(top / "file1", 123_456, 2**32 - 2)

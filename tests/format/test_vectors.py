@@ -8,7 +8,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mini_writer as mw
 import pytest
@@ -29,7 +29,7 @@ def vector(request: pytest.FixtureRequest) -> Vector:
     return load(request.param)
 
 
-def opened(vector: Vector, path: Path | None = None, mode: str = "r") -> Store:
+def opened(vector: Vector, path: Path | None = None, mode: Literal["r", "rw"] = "r") -> Store:
     return snapstore.open(path or vector.store, mode=mode, password=vector.password)
 
 

@@ -135,7 +135,7 @@ def run(rules: Rules, examples: int, steps: int = 60) -> None:
 
 
 def test_nothing_reported_is_lost() -> None:
-    run(Rules(), 400)
+    run(Rules(), 100)
 
 
 @pytest.mark.slow
@@ -229,7 +229,17 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+# Their schedules are so rare that finding one takes minutes.
+RARE = {
+    "claims without settling",
+    "forgets generations that are done",
+    "claims a generation that it has not seen",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in RARE else n for n in MUTANTS]
+)
 def test_mutants_are_caught(name: str) -> None:
     with pytest.raises((AssertionError, BaseExceptionGroup)):
         run(MUTANTS[name], 4_000)

@@ -150,6 +150,18 @@ def test_a_restore_counts_links_as_what_they_are(tmp_path: Path) -> None:
     assert result.verified_files == 1
 
 
+def test_links_that_are_taken_twice_are_sound(tmp_path: Path) -> None:
+    top = tmp_path / "tree"
+    top.mkdir()
+    (top / "file").write_bytes(b"1")
+    os.link(top / "file", top / "link")
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        store.create(top)
+        assert store.check(read_data=True).problems == []
+    assert not rescue().Store(tmp_path / "store").check()
+
+
 # Incrementally
 
 
@@ -241,8 +253,16 @@ def test_what_is_unchanged_is_not_opened(tmp_path: Path, require: Callable[..., 
         store.create(top)
     (top / "a/file5").write_bytes(b"changed")
     script = "import sys, snapstore; snapstore.open(sys.argv[1]).create(sys.argv[2])"
-    traced = ["strace", "-f", "-qq", "-e", "trace=open,openat,openat2", "-o", trace]
-    run = [*traced, sys.executable, "-c", script, tmp_path / "store", top]
+    traced: list[str | Path] = [
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=open,openat,openat2",
+        "-o",
+        trace,
+    ]
+    run: list[str | Path] = [*traced, sys.executable, "-c", script, tmp_path / "store", top]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     if done.returncode and "ptrace" in done.stderr:
         pytest.skip(f"this machine lets nobody trace: {done.stderr.strip()}")

@@ -144,6 +144,8 @@ class Environment:
     users: int = 1
     mark: int | None = None
     """Descriptor of the locked mark while there may be writes that are not on disk."""
+    trouble: SnapstoreError | None = None
+    """The last write that failed."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     active: int = 0
     closed: bool = False
@@ -160,28 +162,37 @@ class Environment:
     @contextlib.contextmanager
     def writing(self) -> Iterator["lmdb.Transaction[bytes]"]:
         """A write transaction, committed at the end of the block."""
-        with self._in_use(), self.lock, translated(self.path):
-            if self.mark is None:
-                self.mark = _set_mark(self.path)
-            with self.env.begin(write=True) as transaction:
-                yield transaction
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator["lmdb.Transaction[bytes]"]:
-        """A read transaction: one consistent state."""
-        with self._in_use(), translated(self.path), self.env.begin() as transaction:
-            yield transaction
-
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Keeps the environment mapped while the block runs."""
         self.check_process()
         if not self.enter():
             raise StoreFailed("the store was closed")
         try:
-            yield
+            with self.lock, self._translated():
+                if self.mark is None:
+                    self.mark = _set_mark(self.path)
+                with self.env.begin(write=True) as transaction:
+                    yield transaction
         finally:
             self.leave()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator["lmdb.Transaction[bytes]"]:
+        """A read transaction, one consistent state, between `enter` and `leave`."""
+        with self._translated(), self.env.begin() as transaction:
+            yield transaction
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """After a write that failed, LMDB only says that it did: what it was is said again."""
+        try:
+            with translated(self.path):
+                yield
+        except (NoSpace, StorageError) as error:
+            self.trouble = error
+            raise
+        except IndexDamaged as error:
+            if self.trouble is not None and isinstance(error.__cause__, lmdb.PanicError):
+                raise self.trouble from error
+            raise
 
     def enter(self) -> bool:
         """Keeps the environment mapped until `leave`; False when it is closed."""
@@ -336,10 +347,10 @@ def _open(path: Path) -> lmdb.Environment:
 
 def _check_private(path: Path) -> tuple[int, int]:
     """Identity of the data file, once nobody but this user and root can write it or exchange it."""
-    for part in (path, path / "data.mdb"):
+    for part, is_right in ((path, stat.S_ISDIR), (path / "data.mdb", stat.S_ISREG)):
         status = os.lstat(part)
-        if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
-            raise IndexDamaged(f"{part} is neither a file nor a directory")
+        if not is_right(status.st_mode):
+            raise IndexDamaged(f"{part} is not what it must be")
         if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
             raise IndexDamaged(f"{part} can be written by others, so it cannot be trusted")
     return status.st_dev, status.st_ino

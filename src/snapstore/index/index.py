@@ -83,7 +83,9 @@ class PackRow:
 
 def _row(number: int, data: bytes) -> PackRow:
     if len(data) != _ROW.size:
-        raise IndexDamaged(f"the index has a damaged row for pack number {number}")
+        raise IndexDamaged(
+            f"the index has a damaged row for pack number {number}", hint="run reindex"
+        )
     return PackRow(number, *_ROW.unpack(data))
 
 
@@ -261,7 +263,8 @@ class Index:
                 data = transaction.get(_number(number), db=tables[b"pack"])
             if data is None:
                 raise IndexDamaged(
-                    f"the index speaks of pack number {number}, which it does not know"
+                    f"the index speaks of pack number {number}, which it does not know",
+                    hint="run reindex",
                 )
             row = self._rows[number] = _row(number, data)
         return row

@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from snapstore import _native
-from snapstore.base.errors import DamagedObject, SnapstoreError, StorageError, StoreTooNew
+from snapstore.base.errors import (
+    DamagedObject,
+    IndexDamaged,
+    SnapstoreError,
+    StorageError,
+    StoreTooNew,
+)
 from snapstore.base.progress import Observer
 from snapstore.index import DedupView, Index
 from snapstore.model import names
@@ -77,7 +83,11 @@ class _Check:
         bad_ids = self._check_packs(wanted - bad_packs, present, read_share, bad_packs)
         if whole:
             self._check_index()
-        nodes, chunks = self._check_trees(ready, bad_packs, bad_ids)
+        nodes = chunks = 0
+        try:
+            nodes, chunks = self._check_trees(ready, bad_packs, bad_ids)
+        except IndexDamaged as error:
+            self._add("index", "index", f"{error}; run reindex, then check again")
         return CheckReport(
             snapshots=len(snapshots),
             packs=self.packs,

@@ -401,7 +401,7 @@ class _Caches:
         if caches is None or self._taker.plan.rehash:
             return None
         found = caches.find(self._taker.plan.source, path, self._snapshots)
-        refs = found and self._taker.repository.refs(found[1])
+        refs = found and self._taker.repository.usable_refs(found[1])
         if not found or not refs:
             return None
         if any(p.id not in self._packs or p.id in self._condemned for p in refs.packs):

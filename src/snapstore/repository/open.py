@@ -15,6 +15,7 @@ from snapstore.base.errors import (
     IndexDamaged,
     NoSpace,
     NotAStore,
+    OperationDenied,
     SnapstoreError,
     StorageError,
     StoreExists,
@@ -238,6 +239,13 @@ class Repository:
         payload = self.frames.read_versioned(FrameType.REFS, found[-1])
         return None if payload is None else Refs.decode(payload)
 
+    def usable_refs(self, id: str) -> Refs | None:
+        """The same, and None also when the object is damaged: it is derived."""
+        try:
+            return self.refs(id)
+        except (DamagedObject, StorageError, StoreTooNew):
+            return None
+
     # Sessions
 
     @contextlib.contextmanager
@@ -253,11 +261,14 @@ class Repository:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Keeps what long reads need from being collected, as far as the store can be written."""
-        if not self.writable:
-            yield
-            return
-        with self.session("restore"):
+        """Keeps what long reads need from being collected, as far as the store can be written. What
+        stops a lease (a full disk, a damaged record) does not stop reading.
+        """
+        stops = (DamagedObject, NoSpace, StorageError, OperationDenied, StoreTooNew)
+        with contextlib.ExitStack() as stack:
+            if self.writable:
+                with contextlib.suppress(*stops):
+                    stack.enter_context(self.session("restore"))
             yield
 
     def require_writable(self) -> None:
@@ -303,18 +314,24 @@ class Repository:
         """
         with self._lock:
             packs = {id: kind for kind, id in self.objects.packs()}
-            rows = self.index().rows()
-            if (packs and not rows) or self.index().garbage_share() > GARBAGE_SHARE:
+            try:
+                return packs, self._synchronise(packs)
+            except IndexDamaged:
                 return packs, self.rebuild(packs)
-            index = self.index()
-            index.drop_packs([row.number for row in rows if row.id not in packs and row.state != 2])
-            index.restore_packs([row.number for row in rows if row.id in packs and row.state == 2])
-            known = {row.id for row in rows if row.state != 0}
-            unread: list[Unread] = []
-            for table in self.tables((id for id in packs if id not in known), packs, unread):
-                index.add_pack(table)
-            index.flush()
-            return packs, unread
+
+    def _synchronise(self, packs: dict[bytes, int]) -> list[Unread]:
+        index = self.index()
+        rows = index.rows()
+        if (packs and not rows) or index.garbage_share() > GARBAGE_SHARE:
+            return self.rebuild(packs)
+        index.drop_packs([row.number for row in rows if row.id not in packs and row.state != 2])
+        index.restore_packs([row.number for row in rows if row.id in packs and row.state == 2])
+        known = {row.id for row in rows if row.state != 0}
+        unread: list[Unread] = []
+        for table in self.tables((id for id in packs if id not in known), packs, unread):
+            index.add_pack(table)
+        index.flush()
+        return unread
 
     def rebuild(
         self, packs: dict[bytes, int], note: Callable[[bytes], None] | None = None
@@ -365,14 +382,14 @@ class Repository:
         return _native.Reader(os.fsencode(self.path), self.keys, index)
 
     def _cover_snapshot(self, snapshot: Snapshot) -> None:
-        try:
-            refs = self.refs(snapshot.id)
-        except DamagedObject:
-            refs = None
-        if refs is None:  # derived, and can be missing: then all packs are looked at
+        refs = self.usable_refs(snapshot.id)
+        if refs is None:  # then all packs are looked at
             self.synchronise()
         else:
-            self.cover(refs.packs)
+            try:
+                self.cover(refs.packs)
+            except IndexDamaged:
+                self.rebuild({id: kind for kind, id in self.objects.packs()})
 
 
 def _number_of(location: bytes) -> int:

@@ -74,8 +74,9 @@ class Session:
         yield "generations listed"
         yield from self._hold_steps(self._seen)
         for name in self._objects.list("sess/"):
-            if name != self._name.name and not self._objects.held(name):
-                self._objects.delete(name)
+            with contextlib.suppress(StorageError):  # a foreign directory, for one
+                if name != self._name.name and not self._objects.held(name):
+                    self._objects.delete(name)
         yield "dead leases removed"
         yield from self.settle_steps(())
 
