@@ -80,6 +80,16 @@ def _holes() -> bool:
         return os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 0 and os.stat(file.name).st_blocks == 0
 
 
+def _huge_files() -> bool:
+    """The temporary directory's file system has sparse files of 4 TiB."""
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            file.truncate(4 << 40)
+        except OSError:
+            return False
+    return _holes()
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "root": _root,
     "unprivileged": _unprivileged,
@@ -88,6 +98,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "mknod": _mknod,
     "xattr": _xattr,
     "holes": _holes,
+    "4 TiB files": _huge_files,
 }
 
 

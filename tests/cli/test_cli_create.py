@@ -141,8 +141,7 @@ def test_unreadable_files(ready: Snap, files: Path) -> None:
     assert run.endswith(
         "--- stderr\n"
         "snap: warning: 1 path could not be read\n"
-        "Permission denied (1):\n"
-        "  ~/files/secret\\n\\x1b[31m\n"
+        "  ~/files/secret\\n\\x1b[31m: Permission denied\n"
         "--- status 3\n"
     ), run
     assert run.startswith("snapshot <short> (partial)\n")

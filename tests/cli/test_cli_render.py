@@ -132,6 +132,12 @@ def test_long_lists_are_cut_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) 
     assert len(list(render.grouped(problems, 30, full=True))) == 31
 
 
+def test_paths_of_one_reason_stand_together() -> None:
+    problems = [(b"/a", "no"), (b"/b", "never"), (b"/c", "no")]
+    lines = list(render.grouped(problems, 3, full=False))
+    assert lines == ["no (2):", "  /a", "  /c", "  /b: never"]
+
+
 def test_problems_not_known_by_name_are_counted() -> None:
     lines = list(render.grouped([(b"/a", "no")], 5, full=True))
-    assert lines == ["no (1):", "  /a", "… and 4 more, not known by name"]
+    assert lines == ["  /a: no", "  … and 4 more, not known by name"]

@@ -1,11 +1,10 @@
 """`snap show`."""
 
 import json
+import shutil
 from pathlib import Path
 
 from cli_runner import Snap
-
-import snapstore
 
 
 def test_show(filled: Snap, files: Path) -> None:
@@ -61,27 +60,24 @@ def test_no_snapshot_at_all(snap: Snap) -> None:
     assert snap("show", "latest").status == 13
 
 
-def test_ambiguous_reference(snap: Snap, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    common = two_that_begin_alike(snap.store, tmp_path / "empty")
-    run = snap("show", common)
+def test_ambiguous_reference(filled: Snap) -> None:
+    """A second id that begins alike; that its object is damaged does not matter."""
+    (first,) = (filled.store / "snap").iterdir()
+    common = first.name[:10]
+    shutil.copy(first, first.with_name(common + first.name[:9:-1]))
+    run = filled("show", common)
     assert run.status == 13
-    assert f"'{common}'" in str(run)
-    told = json.loads(snap("show", common, "--json").stderr)["error"]
+    assert f"'{common}'" in run.stderr.decode()
+    told = json.loads(filled("show", common, "--json").stderr)["error"]
     assert told["kind"] == "ambiguous-reference"
     assert len(told["candidates"]) == 2
 
 
-def two_that_begin_alike(place: Path, source: Path) -> str:
-    """Makes snapshots until two ids have their first four digits in common."""
-    seen: set[str] = set()
-    with snapstore.init(place) as store:
-        while True:
-            made = store.create(source).snapshot
-            assert made is not None
-            if made.id[:4] in seen:
-                return made.id[:4]
-            seen.add(made.id[:4])
+def test_damaged_snapshots_are_listed_and_shown_as_such(filled: Snap) -> None:
+    (first,) = (filled.store / "snap").iterdir()
+    first.rename(first.with_name(first.name[::-1]))
+    assert " damaged" in filled("list").stdout.decode()
+    assert "state        damaged: " in filled("show", first.name[::-1]).stdout.decode()
 
 
 def test_reference_that_is_too_short(filled: Snap) -> None:

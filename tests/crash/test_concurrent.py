@@ -3,7 +3,6 @@
 import random
 from pathlib import Path
 
-import snapstore
 from crash_client import (
     Creates,
     assert_held,
@@ -12,6 +11,8 @@ from crash_client import (
     change_source,
     make_source,
 )
+
+import snapstore
 from tree_scan import scan
 
 ROUNDS = 8

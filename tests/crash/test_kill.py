@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-import snapstore
 from crash_client import (
     Creates,
     assert_held,
@@ -17,6 +16,8 @@ from crash_client import (
     change_source,
     make_source,
 )
+
+import snapstore
 from tree_scan import Facts, scan
 
 KILLS_PER_STORE = 50

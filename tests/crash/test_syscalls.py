@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import snapstore
 from crash_client import (
     Creates,
     Outcome,
@@ -25,6 +24,8 @@ from crash_client import (
     change_source,
     make_source,
 )
+
+import snapstore
 from tree_scan import scan
 
 SYNCING = ("fsync", "fdatasync")

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import snapstore
 from damage_store import Ended, Examiner, Sound, flip, lost_files, rescued_files
+
+import snapstore
 
 FLIPS, MANY_FLIPS = 120, 4_000
 

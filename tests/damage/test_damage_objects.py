@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import snapstore
 from damage_store import (
     Answer,
     Examiner,
@@ -21,6 +20,8 @@ from damage_store import (
     objects,
     overwrite,
 )
+
+import snapstore
 
 FRAME_HEADER, FRAME_END = 32, 8
 STEP = 9

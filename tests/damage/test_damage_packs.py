@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import snapstore
 from damage_store import (
     Examiner,
     Sound,
@@ -22,6 +21,8 @@ from damage_store import (
     objects,
     overwrite,
 )
+
+import snapstore
 
 FLIPS = 3
 HEADER, TRAILER, BLOCK_HEADER = 96, 32, 24

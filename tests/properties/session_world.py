@@ -1,7 +1,9 @@
-"""A model world for the session protocol: objects in memory, packs as sets of chunks, writers, readers, a collector.
+"""A model world for the session protocol: objects in memory, packs as sets of chunks, writers,
+readers, a collector.
 
-The writers run the library's own `Session` and `commit_steps`; only taking content, packs and the collector are models.
-Every actor is a generator: whoever drives the world decides who goes next, and who dies.
+The writers run the library's own `Session` and `commit_steps`; only taking content, packs and the
+collector are models. Every actor is a generator: whoever drives the world decides who goes next,
+and who dies.
 """
 
 import hashlib
@@ -36,7 +38,9 @@ class MemoryHold:
 
 
 class MemoryObjects:
-    """Objects in memory. `locked`: leases whose process lives; `expired`: sessions wrongly taken for dead."""
+    """Objects in memory. `locked`: leases whose process lives; `expired`: sessions wrongly taken
+    for dead.
+    """
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
@@ -171,6 +175,8 @@ class Actor:
     session: Session
     steps: Generator[str, None, object]
     over: bool = False
+    at: str = ""
+    failed: bool = False
 
     @property
     def ulid(self) -> str:
@@ -180,13 +186,26 @@ class Actor:
         if self.over:
             return
         try:
-            next(self.steps)
+            self.at = next(self.steps)
         except StopIteration:
             self.over = True
         except StoreBusy:
             # A create may fail so only when its lease was taken for dead.
             assert self.ulid in self.world.objects.expired, "a living session was taken for dead"
+            self.failed = True
             self.crash()
+
+    def until(self, at: str) -> None:
+        """Steps until that has been done."""
+        for _ in range(100):
+            self.step()
+            if self.at == at:
+                return
+        raise AssertionError(f"never came to {at!r}")
+
+    def finish(self) -> None:
+        for _ in range(100):
+            self.step()
 
     def crash(self) -> None:
         self.over = True
@@ -205,7 +224,7 @@ def new_session(world: World, kind: type[Session], purpose: str) -> Session:
 
 
 def writer(world: World, chunks: Chunks, reuse: bool) -> Actor:
-    """A create of `chunks`; with `reuse`, whatever some snapshot has of them is not even looked up."""
+    """A create of `chunks`; with `reuse`, what some snapshot has of them is not even looked up."""
     session = new_session(world, world.rules.session, "create")
     passes = 0
 

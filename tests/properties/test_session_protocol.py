@@ -1,6 +1,8 @@
-"""No order of writers, readers, collectors, crashes and leases taken for dead loses a reported snapshot.
+"""No order of writers, readers, collectors, crashes and leases taken for dead loses a reported
+snapshot.
 
-The harness counts only because it catches mutants: each breaks one rule of docs/format/session.md, and must be found.
+The harness counts only because it catches mutants: each breaks one rule of docs/format/session.md,
+and must be found.
 """
 
 import random
@@ -143,6 +145,86 @@ def test_nothing_reported_is_lost_in_many_worlds() -> None:
     run(Rules(), 20_000, 120)
 
 
+# Orders that chance seldom comes upon
+
+
+def test_a_pack_about_to_be_swept_counts_as_gone() -> None:
+    """That it still exists says nothing: the collector has marked, and is about to delete it."""
+    world = World()
+    pack = world.write_pack(frozenset([1]), "dead")
+    late = writer(world, frozenset([1]), False)
+    late.until("chunk taken")
+    late.until("generations listed")  # nothing to settle
+    world.objects.expired.add(late.ulid)
+    collection = collector(world, lambda packs: packs)
+    collection.until("snapshots listed again")
+    late.until("snapshot written")
+    assert pack in world.packs
+    late.finish()
+    assert late.failed
+    collection.finish()
+    assert pack not in world.packs
+    assert not world.reported
+    assert not world.objects.list("snap/")
+    assert not world.objects.list("refs/")
+
+
+def test_a_generation_that_began_and_ended_unseen_still_condemns() -> None:
+    world = World()
+    world.write_pack(frozenset([1]), "dead")
+    late = writer(world, frozenset([1]), False)
+    late.until("chunk taken")
+    world.objects.expired.add(late.ulid)
+    collector(world, lambda packs: packs).finish()
+    assert not world.packs
+    late.finish()
+    assert not world.missing()
+    assert len(world.reported) == 1  # taken again, into a pack of its own
+
+
+def test_a_living_session_holds_a_sweep_back() -> None:
+    world = World()
+    world.write_pack(frozenset([1]), "dead")
+    slow = writer(world, frozenset([1]), False)
+    slow.until("chunk taken")
+    collection = collector(world, lambda packs: packs)
+    collection.finish()
+    assert world.packs
+    slow.finish()
+    collection.finish()
+    assert len(world.reported) == 1
+    assert collection.over
+    assert not world.missing()
+
+
+def test_dead_leases_are_cleared_away_and_living_ones_are_not() -> None:
+    world = World()
+    dead, living = (writer(world, frozenset([1]), False) for _ in range(2))
+    for actor in (dead, living):
+        actor.until("chunk taken")
+    dead.crash()
+    writer(world, frozenset([2]), False).finish()
+    left = world.objects.list("sess/")
+    assert [name.startswith(f"sess/{living.ulid}") for name in left] == [True]
+
+
+def test_two_generations_of_one_number_are_both_obeyed() -> None:
+    world = World()
+    for chunk in (1, 2):
+        world.write_pack(frozenset([chunk]), "dead")
+    first, second = (collector(world, lambda packs, n=n: sorted(packs)[n : n + 1]) for n in (0, 1))
+    for each in (first, second):
+        each.until("victims chosen")
+    for each in (first, second):
+        each.until("generation written")
+    slow = writer(world, frozenset([1, 2]), False)
+    slow.until("packs listed")
+    assert len(slow.session.condemned) == 2
+    for each in (first, second, slow):
+        each.finish()
+    assert not world.missing()
+
+
 # Mutants
 
 
@@ -163,7 +245,9 @@ class UsesCondemned(Session):
 
 
 class ForgetsWhatWasDone(Session):
-    """Takes a generation that is done for one that spared all that exists, though it never settled it."""
+    """Takes a generation that is done for one that spared all that exists, though it never settled
+    it.
+    """
 
     def _look(self) -> dict[GenerationName, set[str]]:
         states = super()._look()
@@ -200,22 +284,15 @@ class LinksBeforeLocking(Session):
 
 
 class ListsBeforeLease(Session):
-    """Never looks at the generations again once its lease is there: what came in between is not seen."""
+    """Never looks at the generations again once its lease is there: what came in between is not
+    seen.
+    """
 
     def begin_steps(self) -> Steps[None]:
         self._look()
         yield "generations listed"
         self._seen += 1
         yield from self._hold_steps(self._seen)
-
-
-class AsksWhetherPacksExist(Session):
-    """Once swept, believes that a pack which still exists will stay."""
-
-    world: World
-
-    def _swept(self) -> frozenset[bytes]:
-        return super()._swept() - self.world.packs.keys()
 
 
 MUTANTS = {

@@ -253,16 +253,8 @@ def test_what_is_unchanged_is_not_opened(tmp_path: Path, require: Callable[..., 
         store.create(top)
     (top / "a/file5").write_bytes(b"changed")
     script = "import sys, snapstore; snapstore.open(sys.argv[1]).create(sys.argv[2])"
-    traced: list[str | Path] = [
-        "strace",
-        "-f",
-        "-qq",
-        "-e",
-        "trace=open,openat,openat2",
-        "-o",
-        trace,
-    ]
-    run: list[str | Path] = [*traced, sys.executable, "-c", script, tmp_path / "store", top]
+    traced: list[str | Path] = ["strace", "-f", "-qq", "-e", "trace=open,openat,openat2"]
+    run = [*traced, "-o", trace, sys.executable, "-c", script, tmp_path / "store", top]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     if done.returncode and "ptrace" in done.stderr:
         pytest.skip(f"this machine lets nobody trace: {done.stderr.strip()}")

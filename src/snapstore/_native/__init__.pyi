@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar, final, type_check_only
 _T_co = TypeVar("_T_co", covariant=True)
 
 __all__ = [
+    "VERSION",
     "CheckResult",
     "Entry",
     "Keys",
@@ -20,7 +21,6 @@ __all__ = [
     "RestoreResult",
     "RootResult",
     "Task",
-    "VERSION",
     "Writer",
     "WriterResult",
     "cut_points",

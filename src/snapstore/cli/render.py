@@ -242,8 +242,8 @@ _SHORT_LIST = 20
 
 
 def grouped(problems: Iterable[tuple[bytes, str]], total: int, *, full: bool) -> Iterator[str]:
-    """Lines that list paths under their reasons. Unless `full`, a long list on a terminal is cut,
-    and says so.
+    """Lines that list paths with their reasons, those of one reason together. Unless `full`, a long
+    list on a terminal is cut, and says so.
 
     `problems` are (path, reason); `total` is how many there are, which may be more than are known
     by name.
@@ -251,13 +251,21 @@ def grouped(problems: Iterable[tuple[bytes, str]], total: int, *, full: bool) ->
     groups: dict[str, list[bytes]] = {}
     for path, reason in problems:
         groups.setdefault(reason, []).append(path)
-    shown = None if full or not is_terminal(sys.stderr) else _SHORT_LIST
-    known = 0
+    limit = None if full or not is_terminal(sys.stderr) else _SHORT_LIST
+    alone = []
     for reason, paths in groups.items():
-        known += len(paths)
-        yield f"{plain(reason)} ({len(paths):,}):"
-        yield from (f"  {name(path)}" for path in paths[:shown])
-        if shown is not None and len(paths) > shown:
-            yield f"  … and {len(paths) - shown:,} more (-v lists all)"
+        if len(paths) == 1:
+            alone.append(f"{name(paths[0])}: {plain(reason)}")
+        else:
+            yield f"{plain(reason)} ({len(paths):,}):"
+            yield from _limited([name(path) for path in paths], limit)
+    yield from _limited(alone, limit)
+    known = sum(len(paths) for paths in groups.values())
     if total > known:
-        yield f"… and {total - known:,} more, not known by name"
+        yield f"  … and {total - known:,} more, not known by name"
+
+
+def _limited(lines: Sequence[str], limit: int | None) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines[:limit])
+    if limit is not None and len(lines) > limit:
+        yield f"  … and {len(lines) - limit:,} more (-v lists all)"

@@ -221,8 +221,8 @@ class Environment:
         with self.lock:
             if self.mark is None:
                 return
-            marks = _marks(self.path)
             try:
+                marks = _marks(self.path)
                 self.env.sync(True)
                 _cover_last_page(self.path, self.env)
             except (lmdb.Error, OSError) as error:
