@@ -20,7 +20,7 @@ impl Index for PyIndex {
             let answer = self.0.call_method1(py, "locate", (PyBytes::new(py, &joined),)).map_err(foreign)?;
             let records = answer.bind(py).cast::<PyBytes>().map_err(|e| foreign(e.into()))?.as_bytes();
             if records.len() != ids.len() * LOCATION_LEN {
-                return Err(Error::Internal("the index answered with a wrong length".into()));
+                return Err(Error::Damaged("damaged index: a record has a wrong length; run `snap reindex`".into()));
             }
             ids.iter()
                 .zip(records.chunks_exact(LOCATION_LEN))
@@ -33,7 +33,9 @@ impl Index for PyIndex {
         Python::attach(|py| {
             let answer = self.0.call_method1(py, "pack", (number,)).map_err(foreign)?;
             let bytes = answer.bind(py).cast::<PyBytes>().map_err(|e| foreign(e.into()))?.as_bytes();
-            let (kind, id) = bytes.split_first().ok_or_else(|| Error::Internal("the index named no pack".into()))?;
+            let (kind, id) = bytes
+                .split_first()
+                .ok_or_else(|| Error::Damaged("damaged index: it names no pack; run `snap reindex`".into()))?;
             Ok((Kind::from_byte(*kind)?, Id::from_slice(id)?))
         })
     }

@@ -255,3 +255,13 @@ def test_environment_that_is_empty_names_nothing(snap: Snap, files: Path) -> Non
 def test_named_store_is_never_made_by_create(snap: Snap, files: Path) -> None:
     assert snap("create", files).status == 10
     assert not snap.store.exists()
+
+
+@pytest.mark.needs("unprivileged")
+def test_source_that_cannot_be_read_at_all(ready: Snap, files: Path) -> None:
+    """It is no fault of the command line: the status is not 2."""
+    files.chmod(0)
+    run = ready("create", files, rights=False)
+    files.chmod(0o700)
+    assert run.status in (1, 3), str(run)
+    assert "Permission denied" in run.stderr.decode()

@@ -175,7 +175,9 @@ def lost_files(sound: Sound, answer: Answer) -> Lost:
     lost: Lost = {}
     for id, files in sound.files.items():
         found = read.get(id, {})
-        got = {path: item["value"] for path, item in found.get("files", {}).items() if "value" in item}
+        got = {
+            path: item["value"] for path, item in found.get("files", {}).items() if "value" in item
+        }
         assert got.items() <= files.items(), "wrong bytes were read"
         lost[id] = files.keys() - got.keys()
         if found.get("status") == "ready":

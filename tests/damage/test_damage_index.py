@@ -30,9 +30,7 @@ def _judge(sound: Sound, examiner: Examiner, store: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 1, 50, 4095, 4096, 8192, 0.3, 0.5, 0.9, -4096, -1])
-def test_truncated(
-    sound: Sound, examiner: Examiner, quick_path: Path, share: int | float
-) -> None:
+def test_truncated(sound: Sound, examiner: Examiner, quick_path: Path, share: int | float) -> None:
     store = sound.copy(quick_path / "store")
     size = _data(store).stat().st_size
     length = int(size * share) if isinstance(share, float) else share % size

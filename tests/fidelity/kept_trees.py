@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from snapstore import CreateResult, RestoreResult, Snapshot
 from tree_scan import Facts, assert_same, scan
 
 Require = Callable[..., None]
+USER = 65_534
+"""Nobody."""
 
 
 @dataclass
@@ -81,6 +84,26 @@ def file_system(
         yield mounted
     finally:
         subprocess.run(["umount", mounted], check=True)
+
+
+def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command as somebody who may do nothing special; when not root, as oneself."""
+    drop = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if os.geteuid() == 0 else []
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    return subprocess.run(
+        ["setpriv", *drop, "--no-new-privs", "--", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**kept, "LANG": "C.UTF-8", "HOME": "/nonexistent"},
+    )
+
+
+def require_python_for_all(require: Require) -> None:
+    """That other users can run this Python, which may be in somebody's home directory."""
+    require("unprivileged", "setpriv")
+    if as_user(sys.executable, "-c", "import snapstore.api").returncode:
+        require("a Python that every user can run")
 
 
 def run(*command: str | Path) -> str:

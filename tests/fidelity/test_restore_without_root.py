@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kept_trees import public_place
+from kept_trees import USER, Require, as_user, public_place, require_python_for_all
 
 import snapstore
 from tree_scan import Fact, Facts, assert_same, scan
 
-USER = 65_534
 FOREIGN = 1
 DEVICES = {"null": stat.S_IFCHR, "dir/disk": stat.S_IFBLK}
 LEFT_OUT = "; setuid and setgid were left out"
 
-pytestmark = pytest.mark.needs("root", "unprivileged", "mknod", "xattr", "setpriv")
+pytestmark = pytest.mark.needs("root", "mknod", "xattr")
 
 
 @pytest.fixture
@@ -74,22 +73,10 @@ PROBLEMS = {
 }
 
 
-def as_user(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command as somebody who may do nothing special."""
-    drop = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "--"]
-    return subprocess.run(
-        ["setpriv", *drop, *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"}
-        | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
-    )
-
-
 @pytest.fixture
-def taken(place: Path) -> Facts:
+def taken(place: Path, require: Require) -> Facts:
     """A store that everybody may read, with a snapshot; gives what is in it. Made by root."""
+    require_python_for_all(require)
     fill(place / "top")
     with snapstore.init(place / "store") as store:
         assert not store.create(place / "top").partial

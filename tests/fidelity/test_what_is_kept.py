@@ -4,13 +4,23 @@ import os
 import resource
 import socket
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kept_trees import Require, assert_kept, copy, file_system, keep, public_place, run
+from kept_trees import (
+    USER,
+    Require,
+    as_user,
+    assert_kept,
+    copy,
+    file_system,
+    keep,
+    public_place,
+    require_python_for_all,
+    run,
+)
 
 import snapstore
 from tree_plans import Part, noise, write_file
@@ -477,9 +487,10 @@ def test_a_device_node_in_a_tree_is_a_node(top: Path, place: Path, require: Requ
 # Below the table
 
 
-@pytest.mark.needs("unprivileged", "setpriv")
-def test_what_cannot_be_read_is_listed_and_the_snapshot_is_partial(place: Path) -> None:
-    user = os.geteuid() or 65_534
+def test_what_cannot_be_read_is_listed_and_the_snapshot_is_partial(
+    place: Path, require: Require
+) -> None:
+    require_python_for_all(require)
     top = place / "top"
     top.mkdir()
     for name in ("readable", "unreadable"):
@@ -488,10 +499,9 @@ def test_what_cannot_be_read_is_listed_and_the_snapshot_is_partial(place: Path) 
         (top / f"{name} directory/inside").touch()
     (top / "unreadable").chmod(0)
     (top / "unreadable directory").chmod(0)
-    drop = [f"--reuid={user}", f"--regid={user}", "--clear-groups"] if os.geteuid() == 0 else []
-    if drop:
-        os.chown(place, user, user)
-        run("chown", "-R", f"{user}:{user}", top)
+    if os.geteuid() == 0:
+        os.chown(place, USER, USER)
+        run("chown", "-R", f"{USER}:{USER}", top)
     script = (
         "import sys, snapstore\n"
         "with snapstore.init(sys.argv[1]) as store:\n"
@@ -501,12 +511,7 @@ def test_what_cannot_be_read_is_listed_and_the_snapshot_is_partial(place: Path) 
         "    print(sorted({why for path, why in result.snapshot.unreadable}))\n"
     )
     arguments = [str(place / name) for name in ("store", "top", "out")]
-    said = subprocess.run(
-        ["setpriv", *drop, "--", sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = as_user(sys.executable, "-c", script, *arguments)
     assert said.returncode == 0, said.stderr
     listed = [os.fsencode(top / name) for name in ("unreadable", "unreadable directory")]
     first, second = said.stdout.splitlines()

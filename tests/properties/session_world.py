@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from snapstore.base.errors import StoreBusy
 from snapstore.model import names
@@ -91,6 +92,9 @@ class PlainFrames(Frames):
 
 # The world
 
+decode_lease = lru_cache(maxsize=None)(Lease.decode)
+decode_generation = lru_cache(maxsize=None)(Generation.decode)
+
 
 @dataclass
 class Pack:
@@ -145,7 +149,7 @@ class World:
     def condemned(self, name: GenerationName) -> frozenset[bytes]:
         payload = self.frames.read(FrameType.COLLECTOR, name.name)
         assert payload is not None
-        return Generation.decode(payload).condemned
+        return decode_generation(payload).condemned
 
     def live_leases(self) -> dict[str, int]:
         """What each living session has settled."""
@@ -154,7 +158,7 @@ class World:
             if self.objects.held(name):
                 payload = self.frames.read(FrameType.LEASE, name)
                 assert payload is not None
-                lease = Lease.decode(payload)
+                lease = decode_lease(payload)
                 settled[lease.session] = max(settled.get(lease.session, 0), lease.settled)
         return settled
 

@@ -10,7 +10,7 @@ from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_or_make_store
-from snapstore.cli.values import COMPRESSION, assignment
+from snapstore.cli.values import COMPRESSION, PATH, assignment
 
 if TYPE_CHECKING:
     from snapstore.api import CreateResult, Snapshot, Stream
@@ -26,7 +26,7 @@ id=$(snap create -q /srv/app --skip-if-unchanged)
 
 
 @declare("create", examples=_EXAMPLES)
-@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]…")
+@click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]…")
 @click.option("--name", help="A name to refer to the snapshot by.")
 @click.option("--tag", "tags", multiple=True, help="A tag (repeatable).")
 @click.option("--description", help="A text of any length.")
@@ -47,7 +47,7 @@ id=$(snap create -q /srv/app --skip-if-unchanged)
     "--exclude-file",
     "exclude_files",
     multiple=True,
-    type=click.Path(),
+    type=PATH,
     metavar="FILE",
     help="A file of gitignore lines (repeatable).",
 )
@@ -56,7 +56,7 @@ id=$(snap create -q /srv/app --skip-if-unchanged)
     "--image",
     "images",
     multiple=True,
-    type=click.Path(),
+    type=PATH,
     metavar="FILE",
     help="Take a block device's or image's contents (repeatable).",
 )

@@ -6,7 +6,7 @@ from snapstore.cli import render
 from snapstore.cli.errors import Usage
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import named_store
-from snapstore.cli.values import COMPRESSION
+from snapstore.cli.values import COMPRESSION, PATH
 
 
 @declare(
@@ -17,7 +17,7 @@ from snapstore.cli.values import COMPRESSION
     snap -s /backup/store init
     """,
 )
-@click.argument("directory", required=False, type=click.Path())
+@click.argument("directory", required=False, type=PATH)
 @click.option("--compression", type=COMPRESSION, default="default", help="Default for creates.")
 @click.option(
     "--block-bytes",

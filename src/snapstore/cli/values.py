@@ -6,6 +6,9 @@ import click
 
 COMPRESSION = click.Choice(["fast", "default", "small", "none"])
 
+# Whether a path can be read is for the library to find out: here it would be a usage error.
+PATH = click.Path(readable=False)
+
 
 def assignment(shape: str) -> Callable[[str], tuple[str, str]]:
     """Texts such as `KEY=VALUE`, as pairs; what is left of the `=` is not empty."""

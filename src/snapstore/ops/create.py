@@ -382,7 +382,8 @@ class _Taker:
     def discard_caches(self) -> None:
         """Removes caches that were prepared and not put into use."""
         for path in self.prepared:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is forgotten after a day
+                path.unlink(missing_ok=True)
 
 
 class _Caches:
@@ -414,7 +415,10 @@ class _Caches:
         caches = self._taker.repository.stat_caches
         if caches is None or self._taker.plan.dry_run:
             return None
-        path = caches.prepare(self._taker.session, number)
+        try:
+            path = caches.prepare(self._taker.session, number)
+        except OSError:  # then the next create reads more
+            return None
         self._taker.prepared.append(path)
         return path
 

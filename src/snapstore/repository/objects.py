@@ -224,7 +224,7 @@ class LocalObjects:
                 os.close(descriptor)
                 raise
             finally:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # a later writer removes it
                     os.unlink(temporary)
             return descriptor
 
