@@ -158,8 +158,21 @@ def test_nothing_escapes_the_sweep(quick_path: Path, fail_at: Path) -> None:
     seen += "fallocate,truncate,link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,"
     seen += "mkdirat,symlink,symlinkat,sendfile,copy_file_range,splice,msync,io_uring_enter"
     subprocess.run(
-        ["strace", "-f", "-qq", "-o", log, "-e", f"trace={seen}"]
-        + [sys.executable, "-B", "-c", CREATE, store, source],
+        [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            log,
+            "-e",
+            f"trace={seen}",
+            sys.executable,
+            "-B",
+            "-c",
+            CREATE,
+            store,
+            source,
+        ],
         check=True,
     )
     lines = (line.split(maxsplit=1)[1] for line in log.read_text().splitlines())

@@ -131,7 +131,7 @@ def _flip_often(sound: Sound, examiner: Examiner, place: Path, seed: int, flips:
     signals: list[str] = []
     lost_count = 0
     store = place / "store"
-    pages = [at for at in range(0, _data(sound.path).stat().st_size, 4096)]
+    pages = list(range(0, _data(sound.path).stat().st_size, 4096))
     data = _data(sound.path).read_bytes()
     used = [at for page in pages for at in range(page, page + 4096, 16) if any(data[at : at + 16])]
     for number in range(flips):
