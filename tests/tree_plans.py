@@ -83,7 +83,7 @@ TIMES = [0, -1, 1, -SECOND, -2_000_000_000 * SECOND - 1, 2**32 * SECOND + 7, 2**
 
 def _acl(user: int, rights: int) -> bytes:
     """A POSIX ACL with one named user, as the kernel gives it."""
-    entries = [(1, 6, -1), (2, rights, user), (4, 4, -1), (0x10, 7, -1), (0x20, 0, -1)]
+    entries = [(1, 7, -1), (2, rights, user), (4, 4, -1), (0x10, 7, -1), (0x20, 0, -1)]
     return struct.pack("<I", 2) + b"".join(
         struct.pack("<HHI", tag, right, who & 0xFFFF_FFFF) for tag, right, who in entries
     )

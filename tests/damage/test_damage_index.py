@@ -13,7 +13,7 @@ from damage_store import Ended, Examiner, Sound, flip, lost_files, rescued_files
 
 import snapstore
 
-FLIPS, MANY_FLIPS = 120, 4_000
+FLIPS, MANY_FLIPS = 40, 500
 
 
 def _data(store: Path) -> Path:
@@ -160,8 +160,9 @@ def test_flipped_bits(sound: Sound, examiner: Examiner, quick_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_many_flipped_bits(sound: Sound, examiner: Examiner, quick_path: Path) -> None:
-    _flip_often(sound, examiner, quick_path, 2, MANY_FLIPS)
+@pytest.mark.parametrize("seed", range(2, 10))
+def test_many_flipped_bits(sound: Sound, examiner: Examiner, quick_path: Path, seed: int) -> None:
+    _flip_often(sound, examiner, quick_path, seed, MANY_FLIPS)
 
 
 @pytest.mark.parametrize("seed", range(5))

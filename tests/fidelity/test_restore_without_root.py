@@ -138,15 +138,16 @@ def test_everything_else_is_restored(place: Path, taken: Facts) -> None:
 
 
 def test_the_list_is_on_stderr(place: Path, taken: Facts) -> None:
+    """Paths stand below what is the same for several; those alone say themselves what it is."""
     done = restore(place)
     assert done.returncode == 3
     listed, what = set(), ""
     for line in done.stderr.splitlines():
-        path = line.removeprefix(f"  {place}/home/out/")
-        if path == line:
-            what = line.partition(":")[0]
+        path, *alone = line.removeprefix(f"  {place}/home/out/").split(": ")
+        if not line.startswith("  "):
+            what = path
         else:
-            listed.add((path, what))
+            listed.add((path, alone[0] if alone else what))
     assert listed == PROBLEMS
 
 

@@ -79,6 +79,8 @@ def make_store(place: Path, take: Callable[[Store, Path], None], sealed: bool = 
     for directory in path.iterdir():  # a checkout has no empty directories
         if directory.is_dir() and not os.listdir(directory):
             directory.rmdir()
+    for found in [path, *path.rglob("*")]:  # as a checkout has it
+        found.chmod(0o755 if found.is_dir() else 0o644)
     shutil.rmtree(SOURCES)
 
 

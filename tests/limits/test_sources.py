@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from limits_tools import assert_sound, make_chain, read_chain, remove, snap
 
 import snapstore
+from snapstore.base.errors import InvalidArgument
 from tree_scan import assert_same, scan
 from tree_store import rescue
 
@@ -160,8 +162,9 @@ def test_store_in_its_own_source(quick_path: Path) -> None:
         inside = [name for name in names if name.startswith(os.fsencode(store) + b"/")]
         assert not inside, inside
         assert os.fsencode(source / "files" / "a") in names
-        itself = opened.create(store)
-        assert itself.files == 0, "not either when it is named"
+        for named in (store, store / "data"):
+            with pytest.raises(InvalidArgument):
+                opened.create(source / "files", named)
 
 
 def test_longest_and_oddest_name(quick_path: Path) -> None:

@@ -438,7 +438,7 @@ def _remove_free_marks(marks: list[Path]) -> None:
     disk.
     """
     for mark in marks:
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        with contextlib.suppress(OSError):  # held, gone, or left to the next one
             descriptor = os.open(mark, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

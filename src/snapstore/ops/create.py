@@ -103,6 +103,10 @@ def plan(
         raise InvalidArgument("nothing to take", hint="name a path, an image or a stream")
     if len(set(everything)) != len(everything):
         raise InvalidArgument("two roots have the same name")
+    store = os.path.realpath(os.fsencode(repository.path)) + b"/"
+    for path in roots:
+        if (os.path.realpath(path) + b"/").startswith(store):
+            raise InvalidArgument(f"{bytestext.to_text(path)} is the store itself, or in it")
     if kind not in records.KINDS:
         raise InvalidArgument(f"a snapshot cannot be of the kind {kind!r}")
     if name is not None and not name:

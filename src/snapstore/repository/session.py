@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from snapstore.base.errors import (
     DamagedObject,
+    NoSpace,
     StorageError,
     StoreBusy,
     StoreFailed,
@@ -74,7 +75,7 @@ class Session:
         yield "generations listed"
         yield from self._hold_steps(self._seen)
         for name in self._objects.list("sess/"):
-            with contextlib.suppress(StorageError):  # a foreign directory, for one
+            with contextlib.suppress(NoSpace, StorageError):  # a foreign directory, for one
                 if name != self._name.name and not self._objects.held(name):
                     self._objects.delete(name)
         yield "dead leases removed"
@@ -203,7 +204,7 @@ class Session:
         """Drops the lease. One whose object cannot be removed is dead all the same."""
         if self._hold is not None:
             try:
-                with contextlib.suppress(StorageError, StoreReadOnly):
+                with contextlib.suppress(NoSpace, StorageError, StoreReadOnly):
                     self._objects.delete(self._name.name)
             finally:
                 self._hold.release()
