@@ -181,18 +181,18 @@ def plan_entries(draw: st.DrawFn, kind: str | None = None) -> Plan:
     return Plan(kind, **values)
 
 
-def plans(max_size: int = 24) -> st.SearchStrategy[list[Plan]]:
-    """Trees of at most that many entries below their top."""
-    return st.lists(plan_entries(), max_size=max_size)
+def plans(max_size: int = 24, min_size: int = 0) -> st.SearchStrategy[list[Plan]]:
+    """Trees of about so many entries below their top."""
+    return st.lists(plan_entries(), min_size=min_size, max_size=max_size)
 
 
-def changes(max_size: int = 12) -> st.SearchStrategy[list[Change]]:
+def changes(max_size: int = 12, min_size: int = 1) -> st.SearchStrategy[list[Change]]:
     """Lists of changes."""
     number = st.integers(0, 60)
     one = st.builds(
         Change, st.sampled_from(sorted(CHANGES)), number, number, number, plan_entries()
     )
-    return st.lists(one, min_size=1, max_size=max_size)
+    return st.lists(one, min_size=min_size, max_size=max_size)
 
 
 # Making

@@ -315,12 +315,9 @@ def collector(world: World, choose: Callable[[list[bytes]], list[bytes]]) -> Act
         world.abandoned.append(name)
         yield "generation written"
         rivals = [g for g in world.generations() if g.n == n and g != name]
-        if world.rules.void_by_listing:
-            if rivals:
-                return
-        elif any(rival.nonce < nonce for rival in rivals):
-            return
-        yield from _sweep(world, name, session.ulid)
+        void = [r for r in rivals if world.rules.void_by_listing or r.nonce < nonce]
+        if not void:
+            yield from _sweep(world, name, session.ulid)
         session.end()
 
     return Actor(world, session, steps())

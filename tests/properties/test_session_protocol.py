@@ -227,6 +227,30 @@ def test_two_generations_of_one_number_are_both_obeyed() -> None:
     assert not world.missing()
 
 
+@pytest.mark.parametrize("void_by_listing", [True, False])
+def test_of_two_generations_of_one_number_the_later_is_void(void_by_listing: bool) -> None:
+    """If the smaller nonce won instead, a writer that has settled the first would count as having
+    settled the other.
+    """
+    lost = []
+    for seed in range(40):
+        world = World(rules=Rules(void_by_listing=void_by_listing), chance=random.Random(seed))
+        packs = [world.write_pack(frozenset([chunk]), "dead") for chunk in (1, 2)]
+        slow = writer(world, frozenset([1]), False)
+        slow.until("chunk taken")
+        first, second = (collector(world, lambda _, v=victim: [v]) for victim in reversed(packs))
+        for each in (first, second):
+            each.until("victims chosen")
+        first.until("generation written")
+        first.crash()
+        slow.until("old lease removed")  # has settled the first, which does not concern it
+        slow.until("generations listed")
+        second.finish()
+        slow.finish()
+        lost += world.missing()
+    assert bool(lost) is not void_by_listing
+
+
 # Mutants
 
 

@@ -4,6 +4,7 @@ incrementally is what is taken afresh; and the independent reader agrees.
 By default a few examples of each; `-m slow` runs many (SNAP_EXAMPLES says how many).
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -191,7 +192,7 @@ def test_an_increment_is_what_is_taken_afresh(tree: list[Plan], steps: list[list
 
 
 @examples(5)
-@given(plans(60), changes(20))
+@given(plans(60, min_size=25), changes(20, min_size=10))
 def test_an_increment_over_settled_files_is_what_is_taken_afresh(
     tree: list[Plan], step: list[Change]
 ) -> None:
@@ -200,11 +201,72 @@ def test_an_increment_over_settled_files_is_what_is_taken_afresh(
 
 @pytest.mark.slow
 @examples(MANY // 4)
-@given(plans(60), st.lists(changes(20), min_size=1, max_size=3))
+@given(plans(60, min_size=10), st.lists(changes(20, min_size=5), min_size=1, max_size=3))
 def test_an_increment_over_settled_files_is_what_is_taken_afresh_many(
     tree: list[Plan], steps: list[list[Change]]
 ) -> None:
     check_increments(tree, steps, wait_s=SETTLED_S)
+
+
+@pytest.mark.parametrize("rehash", [False, True])
+def test_no_change_of_a_settled_file_is_so_quiet_that_it_is_missed(
+    tmp_path: Path, rehash: bool
+) -> None:
+    """Each change leaves name, type, size and time of modification as they were."""
+    top = tmp_path / "tree"
+    top.mkdir()
+    names = ["edited", "replaced", "one", "other", "mode", "attribute", "holes", "linked", "copied"]
+    for number, name in enumerate(names):
+        (top / name).write_bytes(noise(20_000, number))
+        os.utime(top / name, ns=(0, 10**18))
+    os.link(top / "copied", top / "copied too")
+    os.symlink("a", top / "symlink")
+    os.utime(top / "symlink", ns=(0, 10**18), follow_symlinks=False)
+    with snapstore.init(tmp_path / "store") as store:
+        time.sleep(SETTLED_S)
+        os.utime(top, ns=(0, 10**18))
+        ids = [root_id(store, top)]
+        for number, (name, change) in enumerate(quiet_changes(top)):
+            change()
+            os.utime(top / name, ns=(0, 10**18), follow_symlinks=False)
+            os.utime(top, ns=(0, 10**18))
+            ids.append(root_id(store, top, rehash=rehash))
+            assert ids[-1] != ids[-2], name
+            assert ids[-1] == fresh_id(tmp_path / f"fresh{number}", top), name
+
+
+def quiet_changes(top: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The name that is changed, and how. All others stay settled."""
+
+    def replace() -> None:
+        (top / "new").write_bytes(noise(20_000, 99))
+        os.utime(top / "new", ns=(0, 10**18))
+        (top / "new").rename(top / "replaced")
+
+    def exchange() -> None:
+        (top / "one").rename(top / "aside")
+        (top / "other").rename(top / "one")
+        (top / "aside").rename(top / "other")
+
+    def point_elsewhere() -> None:
+        (top / "symlink").unlink()
+        (top / "symlink").symlink_to("b")
+
+    def unlink() -> None:
+        shutil.copy2(top / "copied", top / "new")
+        (top / "new").rename(top / "copied")
+
+    yield "edited", lambda: (top / "edited").write_bytes(noise(20_000, 98))
+    yield "replaced", replace
+    yield "one", exchange
+    yield "mode", lambda: (top / "mode").chmod(0o4711)
+    yield "holes", lambda: write_file(os.fsencode(top / "holes"), [Part("hole", 20_000)])
+    yield "linked", lambda: os.link(top / "linked", top / "linked too")
+    yield "copied", unlink
+    yield "symlink", point_elsewhere
+    with contextlib.suppress(OSError):
+        os.setxattr(top / "attribute", "user.a", b"1")
+        yield "attribute", lambda: os.setxattr(top / "attribute", "user.a", b"2")
 
 
 # Not opened

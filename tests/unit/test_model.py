@@ -263,8 +263,12 @@ def record(**changes: Any) -> bytes:
     return snapshot.encode(**(fields | changes))
 
 
+def parse(id: str, payload: bytes, label: Label) -> Snapshot:
+    return snapshot.decode(id, canonical.decode_object(payload), label)
+
+
 def decoded(**changes: Any) -> Snapshot:
-    return snapshot.decode("ef" * 32, record(**changes), Label("n", None, ("t",), {"k": 1}))
+    return parse("ef" * 32, record(**changes), Label("n", None, ("t",), {"k": 1}))
 
 
 def test_a_snapshot_survives() -> None:
@@ -297,7 +301,7 @@ def test_optional_keys_are_left_out_when_empty() -> None:
 
 def test_keys_that_are_not_known_are_kept() -> None:
     payload = canonical.encode(canonical.decode_object(record()) | {"later": {"x": 1}})
-    assert snapshot.decode("00" * 32, payload, Label()).record["later"] == {"x": 1}
+    assert parse("00" * 32, payload, Label()).record["later"] == {"x": 1}
 
 
 @pytest.mark.parametrize(
@@ -314,7 +318,7 @@ def test_keys_that_are_not_known_are_kept() -> None:
 def test_a_snapshot_with_wrong_fields_is_damaged(change: dict[str, Any]) -> None:
     payload = canonical.encode(canonical.decode_object(record()) | change)
     with pytest.raises(DamagedObject):
-        snapshot.decode("00" * 32, payload, Label())
+        parse("00" * 32, payload, Label())
 
 
 def test_any_time_can_be_shown() -> None:
@@ -335,10 +339,15 @@ def test_a_snapshot_that_cannot_be_read_stays_visible_but_gives_nothing() -> Non
 def test_needs_that_are_not_known() -> None:
     payload = canonical.encode(canonical.decode_object(record()) | {"needs": ["delta"]})
     with pytest.raises(StoreTooNew):
-        snapshot.require_ready(snapshot.decode("00" * 32, payload, Label()))
+        snapshot.require_ready(parse("00" * 32, payload, Label()))
 
 
 # Labels
+
+
+def fold(payloads: list[bytes]) -> Label:
+    lists = [snapshot.operations(canonical.decode_object(payload)) for payload in payloads]
+    return snapshot.fold(operation for operations in lists for operation in operations)
 
 
 def label(*operations: Any) -> bytes:
@@ -349,7 +358,7 @@ def test_labels_add_up_in_their_order() -> None:
     first = snapshot.encode_label(
         snapshot.label_operations("a", "text", ["x", "y", "x"], {"k": [1], "l": 2}), "me", 1
     )
-    assert snapshot.fold_labels([first]) == Label("a", "text", ("x", "y"), {"k": [1], "l": 2})
+    assert fold([first]) == Label("a", "text", ("x", "y"), {"k": [1], "l": 2})
     second = label(
         ["set", "name", "b"],
         ["set", "description", None],
@@ -363,7 +372,7 @@ def test_labels_add_up_in_their_order() -> None:
         ["tag", 7],
         [],
     )
-    folded = snapshot.fold_labels([first, second])
+    folded = fold([first, second])
     assert folded == Label("b", None, ("y", "z"), {"l": 2, "m": {"deep": True}})
 
 
@@ -377,7 +386,7 @@ def test_metadata_that_json_cannot_hold() -> None:
 
 def made(id: str, **changes: Any) -> Snapshot:
     name = changes.pop("name", None)
-    return snapshot.decode(id, record(**changes), Label(name=name))
+    return parse(id, record(**changes), Label(name=name))
 
 
 SNAPSHOTS = [

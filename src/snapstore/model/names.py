@@ -9,8 +9,6 @@ from dataclasses import dataclass
 CONFIG = "config"
 
 ANY = re.compile(r"[0-9a-z-]+(?:/[0-9a-z-]+){0,2}")
-PREFIXES = ("key", "data", "meta", "snap", "label", "refs", "ref", "sess", "gc")
-RESERVED = ("sig", "index", "parity")
 PRIVATE = ("tmp", "local")
 
 _PACK = re.compile(r"(data|meta)/([0-9a-f]{2})/(\2[0-9a-f]{62})")

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from snapstore.model import canonical
 from snapstore.model.fields import take, take_hex, take_int, take_list
 
-PURPOSES = ("create", "mount", "restore", "reindex", "collect")
-
 
 @dataclass(frozen=True, slots=True)
 class Lease:

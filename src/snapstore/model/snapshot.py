@@ -213,9 +213,8 @@ def encode(
     return canonical.encode(required | {key: value for key, value in optional.items() if value})
 
 
-def decode(id: str, payload: bytes, label: Label) -> Snapshot:
-    """The snapshot in a payload. DamagedObject when a field is not what it must be."""
-    record = canonical.decode_object(payload)
+def decode(id: str, record: dict[str, Any], label: Label) -> Snapshot:
+    """The snapshot in a decoded record. DamagedObject when a field is not what it must be."""
     roots = take_list(record, "roots", dict, 4096)
     unreadable = take_list(record, "unreadable", dict, MAX_LISTED)
     return Snapshot(
@@ -322,24 +321,28 @@ def encode_label(operations: list[list[Any]], by: str, time_ns: int) -> bytes:
     return canonical.encode({"by": by, "ops": operations, "time_ns": time_ns})
 
 
-def fold_labels(payloads: Iterable[bytes]) -> Label:
-    """What labels, given in their order, add up to. Operations that are not known are ignored."""
+def operations(record: dict[str, Any]) -> list[Any]:
+    """The operations in a label's decoded record. DamagedObject."""
+    return take_list(record, "ops", list)
+
+
+def fold(operations: Iterable[Any]) -> Label:
+    """What the operations of all labels add up to. Those that are not known are ignored."""
     fields: dict[str, str | None] = {"name": None, "description": None}
     tags: dict[str, None] = {}
     metadata: dict[str, Any] = {}
-    for payload in payloads:
-        for operation in take_list(canonical.decode_object(payload), "ops", list):
-            match operation:
-                case ["set", ("name" | "description") as key, (str() | None) as value]:
-                    fields[key] = value
-                case ["tag", str(tag)]:
-                    tags[tag] = None
-                case ["untag", str(tag)]:
-                    tags.pop(tag, None)
-                case ["meta", str(key), None]:
-                    metadata.pop(key, None)
-                case ["meta", str(key), value]:
-                    metadata[key] = value
-                case _:
-                    pass
+    for operation in operations:
+        match operation:
+            case ["set", ("name" | "description") as key, (str() | None) as value]:
+                fields[key] = value
+            case ["tag", str(tag)]:
+                tags[tag] = None
+            case ["untag", str(tag)]:
+                tags.pop(tag, None)
+            case ["meta", str(key), None]:
+                metadata.pop(key, None)
+            case ["meta", str(key), value]:
+                metadata[key] = value
+            case _:
+                pass
     return Label(fields["name"], fields["description"], tuple(sorted(tags)), metadata)

@@ -66,7 +66,11 @@ class _Check:
 
     def run(self, read_share: float) -> CheckReport:
         whole = self.chosen is None
-        snapshots = list(self.repository.snapshots() if self.chosen is None else self.chosen)
+        catalog = self.repository.catalog
+        if self.chosen is None:
+            snapshots = catalog.snapshots(fresh=True)
+        else:
+            snapshots = [catalog.snapshot(snapshot.id) or snapshot for snapshot in self.chosen]
         if whole:
             self._check_config()
             self._check_names()
@@ -146,7 +150,7 @@ class _Check:
         found = {}
         for snapshot in snapshots:
             with self._reporting("snapshot", f"refs/{snapshot.id}"):
-                refs = self.repository.refs(snapshot.id)
+                refs = self.repository.catalog.refs(snapshot.id)
                 if refs is not None:
                     found[snapshot.id] = refs
         return found

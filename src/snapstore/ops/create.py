@@ -184,7 +184,9 @@ class _Taker:
         repository = self.repository
         packs, _ = repository.synchronise()
         index = repository.index()
-        self.parent = self.plan.parent or self._newest()
+        self.parent = self.plan.parent or repository.catalog.newest(
+            self.plan.source, self.plan.host
+        )
         begun_ns = clock.time_ns()
         view = DedupView(index, index.numbers(condemned).values())
         writer = self._writer(view, index_empty=index.entries == 0)
@@ -219,15 +221,6 @@ class _Taker:
             index_empty=index_empty,
             dry_run=self.plan.dry_run,
         )
-
-    def _newest(self) -> Snapshot | None:
-        """The newest snapshot of the same series and host, complete or partial."""
-        own = [
-            s
-            for s in self.repository.snapshots()
-            if s.status == "ready" and s.source == self.plan.source and s.host == self.plan.host
-        ]
-        return max(own, key=lambda s: (s.time_ns, s.id), default=None)
 
     # Roots
 
@@ -353,7 +346,7 @@ class _Taker:
         skipped = id is None and not self.plan.dry_run
         snapshot = self.parent if skipped else None
         if id is not None:
-            snapshot = self.repository.snapshot(id)
+            snapshot = self.repository.catalog.snapshot(id)
             if snapshot is None:
                 raise StoreFailed(f"the snapshot {id} vanished right after it was written")
         if snapshot is not None:
@@ -381,7 +374,7 @@ class _Taker:
             for root in self.roots:
                 if root.new_cache is not None:
                     caches.install(root.new_cache, self.plan.source, root.path, snapshot)
-            caches.clean(self.repository.snapshot_ids())
+            caches.clean(self.repository.catalog.ids())
 
     def discard_caches(self) -> None:
         """Removes caches that were prepared and not put into use."""
@@ -398,7 +391,7 @@ class _Caches:
         self._taker = taker
         self._packs = packs
         self._condemned = condemned
-        self._snapshots = taker.repository.snapshot_ids()
+        self._snapshots = taker.repository.catalog.ids()
 
     def find(self, path: bytes) -> Path | None:
         """The cache for a root, if all that its entries need is there to stay."""
@@ -406,7 +399,7 @@ class _Caches:
         if caches is None or self._taker.plan.rehash:
             return None
         found = caches.find(self._taker.plan.source, path, self._snapshots)
-        refs = found and self._taker.repository.usable_refs(found[1])
+        refs = found and self._taker.repository.catalog.usable_refs(found[1])
         if not found or not refs:
             return None
         if any(p.id not in self._packs or p.id in self._condemned for p in refs.packs):

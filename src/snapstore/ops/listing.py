@@ -48,7 +48,7 @@ def snapshots(
     hidden = () if all or kind is not None else ("system", "safety")
     found = [
         s
-        for s in repository.snapshots()
+        for s in repository.catalog.snapshots()
         if s.kind not in hidden and (tag is None or tag in s.tags) and _all_equal(s, wanted)
     ]
     found.sort(key=key, reverse=order.startswith("-"))
@@ -62,12 +62,12 @@ def _all_equal(snapshot: Snapshot, wanted: Mapping[str, object]) -> bool:
 
 def get(repository: Repository, reference: str) -> Snapshot:
     """The snapshot that a reference names. SnapshotNotFound, AmbiguousReference."""
-    return references.resolve(reference, repository.snapshots(), repository.host)
+    return references.resolve(reference, repository.catalog.snapshots(), repository.host)
 
 
 def resolve(repository: Repository, reference: str) -> tuple[Snapshot, bytes | None]:
     """Snapshot and path of `REF` or `REF:PATH`."""
-    found = repository.snapshots()
+    found = repository.catalog.snapshots()
     return references.split(
         reference, lambda name: references.resolve(name, found, repository.host)
     )

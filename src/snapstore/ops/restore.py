@@ -63,7 +63,7 @@ def restore(
     _check_target(repository, target)
     with repository.reading():
         reader = repository.reader(snapshot)
-        refs = repository.usable_refs(snapshot.id)
+        refs = repository.catalog.usable_refs(snapshot.id)
         if refs is not None:
             reader.preload([(pack.kind, pack.id) for pack in refs.packs])
         steps = _plan(reader, snapshot, target, within, paths)

@@ -10,7 +10,7 @@ def stats(repository: Repository) -> StoreStats:
     repository.synchronise()
     index = repository.index()
     packs = [row for row in index.rows() if row.present]
-    snapshots = [s for s in repository.snapshots() if s.status == "ready"]
+    snapshots = [s for s in repository.catalog.snapshots() if s.status == "ready"]
     sizes = {kind: sum(row.size for row in packs if row.kind == kind) for kind in (1, 2)}
     times = sorted(s.created_at for s in snapshots)
     return StoreStats(

@@ -28,6 +28,9 @@ from snapstore.model import names
 RESERVE_BYTES = 8 << 20
 MAX_OBJECT_BYTES = 67_108_864 + 40
 
+Stamp = tuple[int, int, int]
+"""Size, time of last change in nanoseconds, and inode number of a file."""
+
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _GRACE_S = 7 * 86_400
@@ -81,6 +84,20 @@ class LocalObjects:
             except FileNotFoundError:
                 return []
         return [name for name in map(prefix.__add__, found) if names.ANY.fullmatch(name)]
+
+    def stamps(self, prefix: str) -> dict[str, Stamp]:
+        """The same, with what tells a file from another one of its name."""
+        found = {}
+        with _translated("list", self.path / prefix):
+            try:
+                entries = list(os.scandir(self.path / prefix))
+            except FileNotFoundError:
+                return {}
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    found[prefix + entry.name] = status.st_size, status.st_mtime_ns, status.st_ino
+        return {name: found[name] for name in sorted(found) if names.ANY.fullmatch(name)}
 
     def packs(self) -> Sequence[tuple[int, bytes]]:
         """(kind, id) of all packs."""

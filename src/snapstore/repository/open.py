@@ -24,12 +24,12 @@ from snapstore.base.errors import (
     StoreTooNew,
 )
 from snapstore.index import DedupView, Index
-from snapstore.model import names, snapshot
+from snapstore.model import names
 from snapstore.model.config import Config
-from snapstore.model.names import Versioned
-from snapstore.model.refs import PackRef, Refs
-from snapstore.model.snapshot import Label, Snapshot
+from snapstore.model.refs import PackRef
+from snapstore.model.snapshot import Snapshot
 from snapstore.repository import keys, medium
+from snapstore.repository.catalog import Catalog
 from snapstore.repository.frames import NO_NONCE, Frames, FrameType
 from snapstore.repository.objects import (
     MAX_OBJECT_BYTES,
@@ -82,6 +82,7 @@ class Repository:
         self._index: Index | None = None
         self._reader: _native.Reader | None = None
         self.local = self._choose_local()
+        self.catalog = Catalog(objects, frames, self.local)
 
     # Making and opening
 
@@ -160,10 +161,10 @@ class Repository:
 
     def _choose_local(self) -> Path | None:
         """The directory for what is derived: in the store if that can be trusted, else in the
-        cache, else nowhere.
+        cache, else nowhere. Names and ids of a sealed store never stand in it unsealed.
         """
         local = self.path / "local"
-        if not self.objects.remote:
+        if not self.objects.remote and not self.config.sealed:
             if self.writable:
                 with contextlib.suppress(OSError):
                     local.mkdir(mode=0o700)
@@ -177,74 +178,6 @@ class Repository:
         except OSError:
             return None
         return cache if medium.private(cache) and medium.writable(cache) else None
-
-    # Snapshots
-
-    def snapshots(self) -> list[Snapshot]:
-        """All snapshots. One that cannot be read has the status `damaged` and its error in
-        `record`.
-        """
-        labels: dict[str, list[Versioned]] = {}
-        for name in self.objects.list("label/"):
-            parsed = names.parse_versioned(name)
-            if parsed is not None:
-                labels.setdefault(parsed.snapshot, []).append(parsed)
-        found = []
-        for name in self.objects.list("snap/"):
-            id = names.parse_snapshot(name)
-            if id is not None:
-                read = self._snapshot(id, labels.get(id, []))
-                if read is not None:
-                    found.append(read)
-        return found
-
-    def snapshot(self, id: str) -> Snapshot | None:
-        """One snapshot; None when there is no such."""
-        labels = map(names.parse_versioned, self.objects.list("label/"))
-        return self._snapshot(id, [label for label in labels if label and label.snapshot == id])
-
-    def snapshot_ids(self) -> set[str]:
-        """Ids of all snapshots."""
-        return {id for name in self.objects.list("snap/") if (id := names.parse_snapshot(name))}
-
-    def _snapshot(self, id: str, labels: list[Versioned]) -> Snapshot | None:
-        try:
-            payload = self.frames.read(FrameType.SNAPSHOT, names.snapshot(id))
-            if payload is None:
-                return None
-            if self.frames.snapshot_id(payload) != id:
-                raise DamagedObject(f"snap/{id} is not what its name says", object=f"snap/{id}")
-            return snapshot.decode(id, payload, self._label(labels))
-        except (DamagedObject, StorageError, StoreTooNew) as error:
-            return snapshot.damaged(id, error)
-
-    def _label(self, labels: list[Versioned]) -> Label:
-        payloads = []
-        for label in sorted(labels):
-            with contextlib.suppress(DamagedObject, StoreTooNew):
-                payload = self.frames.read_versioned(FrameType.LABEL, label)
-                if payload is not None:
-                    payloads.append(payload)
-        try:
-            return snapshot.fold_labels(payloads)
-        except DamagedObject:
-            return Label()
-
-    def refs(self, id: str) -> Refs | None:
-        """The packs that a snapshot needs; None when no object says so. DamagedObject."""
-        parsed = map(names.parse_versioned, self.objects.list("refs/"))
-        found = sorted(name for name in parsed if name and name.snapshot == id)
-        if not found:
-            return None
-        payload = self.frames.read_versioned(FrameType.REFS, found[-1])
-        return None if payload is None else Refs.decode(payload)
-
-    def usable_refs(self, id: str) -> Refs | None:
-        """The same, and None also when the object is damaged: it is derived."""
-        try:
-            return self.refs(id)
-        except (DamagedObject, StorageError, StoreTooNew):
-            return None
 
     # Sessions
 
@@ -382,7 +315,7 @@ class Repository:
         return _native.Reader(os.fsencode(self.path), self.keys, index)
 
     def _cover_snapshot(self, snapshot: Snapshot) -> None:
-        refs = self.usable_refs(snapshot.id)
+        refs = self.catalog.usable_refs(snapshot.id)
         if refs is None:  # then all packs are looked at
             self.synchronise()
         else:
