@@ -389,7 +389,9 @@ def _cover_last_page(path: Path, env: lmdb.Environment) -> None:
     """
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if os.stat(path / "data.mdb").st_size < needed:
-        os.truncate(path / "data.mdb", needed)
+        with open(path / "data.mdb", "r+b") as file:
+            # Only ever longer: another process may have grown the file since it was looked at.
+            os.posix_fallocate(file.fileno(), needed - 1, 1)
 
 
 # Marks
