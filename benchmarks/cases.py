@@ -108,6 +108,7 @@ def blob_create(bench: Bench) -> None:
     for _ in bench.runs():
         size = _start(bench, data)
         _create(bench, "create", (*STORES, "dd"), data.live, size)
+        data.warm(data.root / "same.bin")
         _create(bench, "another name", STORES, data.root / "same.bin", size)
         data.switch(2)
         data.warm()

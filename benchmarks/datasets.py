@@ -58,9 +58,10 @@ class Dataset:
             self.live.unlink()
             os.link(source, self.live)
 
-    def warm(self) -> None:
+    def warm(self, source: Path | None = None) -> None:
         """Read everything once, so that every tool finds it in the page cache."""
-        for path in walk(self.live) if self.live.is_dir() else [self.live]:
+        source = source or self.live
+        for path in walk(source) if source.is_dir() else [source]:
             with open(path, "rb", buffering=0) as file:
                 while file.read(1 << 20):
                     pass

@@ -10,6 +10,8 @@ pub const IN_PLACE_MAX: u64 = 256;
 /// The cutter is chosen from so many bytes at the beginning.
 pub const HEAD_LEN: usize = 65_536;
 const WINDOW: usize = 64;
+/// Bytes searched for a border at once.
+const STRETCH: usize = 2048;
 
 /// How content is cut: by Gear, or at page borders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,18 +90,45 @@ impl Chunker {
         if end <= self.min {
             return end;
         }
-        let mut hash = 0u64;
-        for byte in &data[self.min - WINDOW..self.min - 1] {
-            hash = (hash << 1).wrapping_add(self.gear[*byte as usize]);
-        }
         // A chunk of `min` bytes ends after byte `min - 1`.
-        for (at, byte) in data[self.min - 1..end].iter().enumerate() {
-            hash = (hash << 1).wrapping_add(self.gear[*byte as usize]);
+        let mut at = self.min - 1;
+        while at + STRETCH <= end && !self.has_border(&data[at - (WINDOW - 1)..at + STRETCH]) {
+            at += STRETCH;
+        }
+        let mut hash = self.hash_of(&data[at - (WINDOW - 1)..at]);
+        for (after, byte) in data[at..end].iter().enumerate() {
+            hash = self.roll(hash, *byte);
             if hash < self.threshold {
-                return self.min + at;
+                return at + after + 1;
             }
         }
         end
+    }
+
+    /// Whether a chunk may end in `data`, behind the window it begins with. The hash is a chain of which each step waits for
+    /// the one before it; two chains at once keep the processor busy.
+    fn has_border(&self, data: &[u8]) -> bool {
+        let half = |at: usize| -> &[u8; WINDOW - 1 + STRETCH / 2] {
+            data[at..at + WINDOW - 1 + STRETCH / 2].try_into().expect("as long as that")
+        };
+        let (low, high) = (half(0), half(STRETCH / 2));
+        let (mut low_hash, mut high_hash) = (self.hash_of(&low[..WINDOW - 1]), self.hash_of(&high[..WINDOW - 1]));
+        for at in WINDOW - 1..low.len() {
+            low_hash = self.roll(low_hash, low[at]);
+            high_hash = self.roll(high_hash, high[at]);
+            if low_hash < self.threshold || high_hash < self.threshold {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn hash_of(&self, window: &[u8]) -> u64 {
+        window.iter().fold(0, |hash, byte| self.roll(hash, *byte))
+    }
+
+    fn roll(&self, hash: u64, byte: u8) -> u64 {
+        (hash << 1).wrapping_add(self.gear[byte as usize])
     }
 
     fn paged_piece(&self, data: &[u8]) -> Piece {
