@@ -1144,11 +1144,19 @@ def descend(handle: int, parts: Iterable[bytes], make: bool) -> int:
     return handle
 
 
+def place_of(root: Json) -> list[bytes]:
+    """The names in the path of a root."""
+    return [name for name in decode_text(root["path"]).split(b"/") if name]
+
+
 class Restorer:
     """Restores one root below ``out``, where nobody else changes anything meanwhile."""
 
-    def __init__(self, store: Store, out: int, root: Json, paths: list[bytes]) -> None:
+    def __init__(
+        self, store: Store, out: int, root: Json, paths: list[bytes], inner: tuple[bytes, ...] = ()
+    ) -> None:
         self.store, self.out, self.root, self.paths = store, out, root, paths
+        self.inner = inner  # recorded paths of roots below this one, which are restored before
         self.is_root = os.geteuid() == 0
         self.failures: list[tuple[bytes, str]] = []
         self.hits: set[bytes] = set()  # those of the paths that were met
@@ -1156,7 +1164,7 @@ class Restorer:
         self.links: dict[bytes, bytes] = {}
         self.made: dict[bytes, tuple[bytes, bytes]] = {}  # group -> path restored, fingerprint
         self.recorded = decode_text(root["path"])
-        self.place = [part for part in self.recorded.split(b"/") if part]  # below ``out``
+        self.place = place_of(root)  # below ``out``
 
     def fail(self, path: bytes, error: object, what: str = "") -> None:
         """List something that could not be restored."""
@@ -1176,6 +1184,11 @@ class Restorer:
     def full(self, path: bytes) -> bytes:
         """A path below the root as it was recorded."""
         return self.recorded.rstrip(b"/") + b"/" + path if path else self.recorded
+
+    def is_done(self, path: bytes) -> bool:
+        """Whether a root below this one has it too."""
+        full = self.full(path) + b"/"
+        return any(full.startswith(inner + b"/") for inner in self.inner)
 
     def takes(self, path: bytes, directory: bool) -> bool:
         """Whether an entry is wanted, or is a directory on the way to one that is."""
@@ -1224,7 +1237,8 @@ class Restorer:
                 self.create(self.handles[-1], path, name, entry)
         except FAILURES as error:
             step.skip = True
-            self.fail(path, error)
+            if not (isinstance(error, FileExistsError) and self.is_done(path)):
+                self.fail(path, error)
 
     def create(self, at: int, path: bytes, name: bytes, entry: Entry) -> None:
         group = self.links.get(path, b"")
@@ -1353,9 +1367,11 @@ def restore(store: Store, wanted: str, out: str, paths: Sequence[bytes] = ()) ->
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # every directory one is in stays open
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    work = [Restorer(store, handle, root, given) for root in snapshot["roots"]]
-    for restorer in sorted(work, key=lambda restorer: -len(restorer.place)):
-        restorer.run(alone=len(work) == 1)  # inner roots first: directories are finished once
+    work: list[Restorer] = []
+    for root in sorted(snapshot["roots"], key=lambda root: -len(place_of(root))):
+        done = tuple(restorer.recorded for restorer in work)  # inner roots come first
+        work.append(Restorer(store, handle, root, given, done))
+        work[-1].run(alone=len(snapshot["roots"]) == 1)
     os.close(handle)
     failures = [failure for restorer in work for failure in restorer.failures]
     missed = set(given).difference(*(restorer.hits for restorer in work))

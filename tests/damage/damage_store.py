@@ -144,6 +144,7 @@ class Examiner:
     def look(self, store: Path, *modes: str) -> Answer:
         """What there is to be read in a store; never a signal, never an error without a type."""
         target = store.with_name(store.name + "-read")
+        shutil.rmtree(target, ignore_errors=True)
         request = {"store": str(store), "target": str(target), "modes": modes}
         print(json.dumps(request), file=self._server.stdin, flush=True)
         ready, _, _ = select.select([self._server.stdout], [], [], PATIENCE_S)
@@ -153,7 +154,6 @@ class Examiner:
         if status:
             raise Ended(f"status {status}")
         answer = json.loads((target / "answer").read_text())
-        shutil.rmtree(target)
         _assert_typed(answer)
         return answer
 

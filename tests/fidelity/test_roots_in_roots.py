@@ -8,7 +8,7 @@ import pytest
 from kept_trees import run
 
 import snapstore
-from snapstore import Store
+from snapstore import Store, rescue
 from tree_scan import assert_same, scan
 
 
@@ -37,6 +37,8 @@ def test_the_same_is_restored_once(store: Store, top: Path, tmp_path: Path, inne
     result = store.restore("latest", target=tmp_path / "out")
     assert result.problems == []
     assert_same(scan(top), scan(below(tmp_path / "out", top)))
+    assert rescue.main([str(store.path), "latest", str(tmp_path / "rescued")]) == 0
+    assert_same(scan(top), scan(below(tmp_path / "rescued", top)))
 
 
 @pytest.mark.parametrize("line", ["/inner/deep", "/inner/deep/left out", "/inner/deep/*"])

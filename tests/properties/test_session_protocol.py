@@ -6,7 +6,7 @@ and must be found.
 """
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -171,19 +171,6 @@ def test_a_pack_about_to_be_swept_counts_as_gone() -> None:
     assert not world.objects.list("refs/")
 
 
-def test_a_generation_that_began_and_ended_unseen_still_condemns() -> None:
-    world = World()
-    world.write_pack(frozenset([1]), "dead")
-    late = writer(world, frozenset([1]), False)
-    late.until("chunk taken")
-    world.objects.expired.add(late.ulid)
-    collector(world, lambda packs: packs).finish()
-    assert not world.packs
-    late.finish()
-    assert not world.missing()
-    assert len(world.reported) == 1  # taken again, into a pack of its own
-
-
 def test_a_living_session_holds_a_sweep_back() -> None:
     world = World()
     world.write_pack(frozenset([1]), "dead")
@@ -321,13 +308,69 @@ class ListsBeforeLease(Session):
         yield from self._hold_steps(self._seen)
 
 
+def settles_late(kind: type[Session]) -> list[str]:
+    """What it took was condemned after; it settles, and is swept before it publishes."""
+    world = World(rules=Rules(session=kind))
+    world.write_pack(frozenset([1]), "dead")
+    late = writer(world, frozenset([1]), False)
+    late.until("chunk taken")
+    collection = collector(world, lambda packs: packs)
+    collection.until("generation written")
+    late.until("old lease removed")
+    collection.finish()
+    late.finish()
+    collection.finish()
+    assert len(world.reported) == 1
+    return world.missing()
+
+
+def sleeps_through_a_collection(kind: type[Session]) -> list[str]:
+    """A generation begins and ends unseen, because its session was taken for dead."""
+    world = World(rules=Rules(session=kind))
+    world.write_pack(frozenset([1]), "dead")
+    late = writer(world, frozenset([1]), False)
+    late.until("chunk taken")
+    world.objects.expired.add(late.ulid)
+    collector(world, lambda packs: packs).finish()
+    assert not world.packs
+    late.finish()
+    assert len(world.reported) == 1
+    return world.missing()
+
+
+def overtaken_by_a_collection(kind: type[Session]) -> list[str]:
+    """A generation condemns what a living session took, which has not seen it."""
+    world = World(rules=Rules(session=kind))
+    world.write_pack(frozenset([1]), "dead")
+    late = writer(world, frozenset([1]), False)
+    late.until("chunk taken")
+    collection = collector(world, lambda packs: packs)
+    collection.finish()
+    late.finish()
+    collection.finish()
+    assert len(world.reported) == 1
+    return world.missing()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "mutant"),
+    [
+        (settles_late, ClaimsWithoutSettling),
+        (sleeps_through_a_collection, ForgetsWhatWasDone),
+        (overtaken_by_a_collection, ListsBeforeLease),
+    ],
+)
+def test_rare_schedules_lose_nothing_and_catch_their_mutants(
+    schedule: Callable[[type[Session]], list[str]], mutant: type[Session]
+) -> None:
+    assert not schedule(Session)
+    assert schedule(mutant)
+
+
 MUTANTS = {
-    "claims without settling": Rules(session=ClaimsWithoutSettling),
     "deduplicates against condemned packs": Rules(session=UsesCondemned),
-    "forgets generations that are done": Rules(session=ForgetsWhatWasDone),
     "does not look again after publishing": Rules(session=NeverLooksAgain),
     "links its lease before locking it": Rules(session=LinksBeforeLocking),
-    "claims a generation that it has not seen": Rules(session=ListsBeforeLease),
     "sweeps without marking again": Rules(remark=False),
 }
 

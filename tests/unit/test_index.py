@@ -268,9 +268,46 @@ def test_a_truncated_index_is_refused_before_it_is_mapped(
     index.add_pack(table(1, *range(3000)))
     index.close()
     file = data_file(local)
-    os.truncate(file, int(file.stat().st_size * share))
+    used = file.stat().st_size - environment._MARGIN_BYTES  # what is beyond may go
+    os.truncate(file, int(used * share))
     with pytest.raises(IndexDamaged):
         Index.open(file.parent, STORE, number_of)
+
+
+def test_a_file_that_grows_meanwhile_is_not_cut_off(
+    index: Index, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may add pages between the look at the size and the lengthening."""
+    index.add_pack(table(1, *range(3000)))
+    index.flush()
+    file = data_file(local)
+    with file.open("r+b") as other:
+        other.truncate(file.stat().st_size + 1_000_000)
+    grown = file.stat().st_size
+    before = os.stat_result((0,) * 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda path: before)
+        index.sync()
+    assert file.stat().st_size == grown
+
+
+def test_the_file_is_longer_than_its_pages(index: Index, local: Path) -> None:
+    """A damaged offset that reaches beyond them must not end the process."""
+    index.add_pack(table(1, *range(3000)))
+    index.close()
+    file = data_file(local)
+
+    def margin() -> int:
+        heads, size = file.read_bytes(), environment._META.size
+        _, page_bytes = environment._meta(heads[:size], file)
+        both = (heads[at : at + size] for at in (0, page_bytes))
+        pages = max(environment._meta(head, file)[0] for head in both)
+        return file.stat().st_size - pages * page_bytes
+
+    assert margin() >= environment._MARGIN_BYTES
+    os.truncate(file, file.stat().st_size - environment._MARGIN_BYTES)
+    Index.open(file.parent, STORE, number_of).close()
+    assert margin() >= environment._MARGIN_BYTES
 
 
 @pytest.mark.parametrize("content", [b"", b"text", os.urandom(20_000), bytes(50_000)])

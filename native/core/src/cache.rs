@@ -66,8 +66,8 @@ impl Writer {
     }
 
     /// Writes a directory's record: the directory as it was stored, and its rows. Rows of a large directory stand in groups
-    /// before the record, so that neither writing nor reading holds them all in a second form.
-    pub fn record(&mut self, directory: &Directory, rows: &[Row]) -> Result<Place> {
+    /// before the record, so that neither writing nor reading holds them all in a second form. None of them is None.
+    pub fn record(&mut self, directory: &Directory, rows: &[Option<Row>]) -> Result<Place> {
         let mut groups = Vec::new();
         if rows.len() > GROUP {
             for group in rows.chunks(GROUP) {
@@ -115,12 +115,13 @@ fn with_checksum(fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-fn put_group(group: &[Row], out: &mut Vec<u8>) {
+fn put_group(group: &[Option<Row>], out: &mut Vec<u8>) {
+    let group: Vec<&Row> = group.iter().flatten().collect();
     let entries: Vec<Entry> = group.iter().map(|row| row.entry.clone()).collect();
     put_entries(&entries, out);
     group.iter().for_each(|row| put_varint(out, row.ino));
     let mut before = 0;
-    for row in group {
+    for row in &group {
         put_zigzag(out, row.ctime.seconds.wrapping_sub(before));
         before = row.ctime.seconds;
     }
@@ -293,9 +294,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");
         let rows: Vec<Row> = (0..2500).map(row).collect();
+        let recorded: Vec<Option<Row>> = rows.iter().cloned().map(Some).collect();
         let directory = Directory { items: 2500, node: Some(Id([1; 32])), entries: 2500, bytes: 9 };
         let mut writer = Writer::create(&path).unwrap();
-        let place = writer.record(&directory, &rows).unwrap();
+        let place = writer.record(&directory, &recorded).unwrap();
         writer.finish(place).unwrap();
 
         let reader = Reader::open(&path).unwrap();

@@ -45,6 +45,7 @@ _META = struct.Struct(
 )  # page header, magic, version, address, map size, two tables, last page
 _META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
 _FULL_BYTES = 64 << 20
+_MARGIN_BYTES = 64 << 10
 
 
 # Directories
@@ -315,6 +316,8 @@ def _open_shared(path: Path) -> Environment:
         check_size(path / "data.mdb")
         env = _open(path)
         try:
+            with contextlib.suppress(OSError):  # a full disk must not hinder reading
+                _cover_last_page(path, env)
             tables = {
                 name: env.open_db(name, create=False, dupsort=name == b"more") for name in DATABASES
             }
@@ -384,10 +387,11 @@ def _meta(head: bytes, path: Path) -> tuple[int, int]:
 
 
 def _cover_last_page(path: Path, env: lmdb.Environment) -> None:
-    """Makes the file as long as its meta pages say: LMDB leaves out a last page that was freed at
-    once.
+    """Makes the file as long as its meta pages say, since LMDB leaves out a last page that was
+    freed at once, and longer by what a damaged offset within a page can reach: that is then read
+    as zeros instead of killing the process.
     """
-    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"] + _MARGIN_BYTES
     if os.stat(path / "data.mdb").st_size < needed:
         with open(path / "data.mdb", "r+b") as file:
             # Only ever longer: another process may have grown the file since it was looked at.

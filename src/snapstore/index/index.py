@@ -82,11 +82,12 @@ class PackRow:
 
 
 def _row(number: int, data: bytes) -> PackRow:
-    if len(data) != _ROW.size:
+    row = PackRow(number, *_ROW.unpack(data)) if len(data) == _ROW.size else None
+    if row is None or row.kind not in (1, 2) or row.state not in (_PARTIAL, _PRESENT, _GONE):
         raise IndexDamaged(
             f"the index has a damaged row for pack number {number}", hint="run reindex"
         )
-    return PackRow(number, *_ROW.unpack(data))
+    return row
 
 
 class Index:

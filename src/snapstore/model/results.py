@@ -213,7 +213,10 @@ class CheckProblem:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport(_Result):
-    """What a check found. `complete` is False when its time limit ended it early."""
+    """What a check found. `complete` is False when its time limit ended it early.
+
+    `bytes`: sizes of the packs checked, whether their contents were read or not.
+    """
 
     snapshots: int
     packs: int

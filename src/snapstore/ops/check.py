@@ -61,7 +61,7 @@ class _Check:
     time_limit_s: float | None
     problems: list[CheckProblem] = field(default_factory=list)
     packs: int = 0
-    bytes_read: int = 0
+    pack_bytes: int = 0
     complete: bool = True
 
     def run(self, read_share: float) -> CheckReport:
@@ -95,7 +95,7 @@ class _Check:
         return CheckReport(
             snapshots=len(snapshots),
             packs=self.packs,
-            bytes=self.bytes_read,
+            bytes=self.pack_bytes,
             nodes=nodes,
             chunks=chunks,
             problems=self.problems,
@@ -192,7 +192,7 @@ class _Check:
         )
         result = self.meter.wait(task)
         self.packs += result.packs
-        self.bytes_read += result.bytes
+        self.pack_bytes += result.bytes
         self.complete &= result.complete
         for kind, id, what in result.problems:
             self._add("pack", names.pack(kind, id), what)

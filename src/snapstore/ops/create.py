@@ -4,6 +4,7 @@ import contextlib
 import grp
 import os
 import pwd
+import stat
 import subprocess
 import time as clock
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -72,6 +73,11 @@ class Plan:
     rehash: bool = False
     ignore_inode: bool = False
     compression: str | None = None
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """Paths and images: everything but streams."""
+        return self.paths + self.images
 
 
 def plan(
@@ -156,6 +162,8 @@ class _Root:
     result: "_native.RootResult"
     new_cache: Path | None = None
     stream: dict[str, Any] | None = None
+    is_image: bool = False
+    """Named as an image; that it is a file is beside the point."""
 
 
 @dataclass(slots=True)
@@ -187,6 +195,7 @@ class _Taker:
         self.parent = self.plan.parent or repository.catalog.newest(
             self.plan.source, self.plan.host
         )
+        self._expect()
         begun_ns = clock.time_ns()
         view = DedupView(index, index.numbers(condemned).values())
         writer = self._writer(view, index_empty=index.entries == 0)
@@ -204,6 +213,12 @@ class _Taker:
         time_ns = self.plan.time_ns if self.plan.time_ns is not None else begun_ns
         label = records.encode_label(self.plan.label, self.plan.created_by["id"], begun_ns)
         return Taken(refs, self._payload(time_ns), label)
+
+    def _expect(self) -> None:
+        """What there was last time is the best guess at what there is, until all has been found."""
+        paths = {*self.plan.roots, *map(_stream_name, self.plan.streams)}
+        if self.parent is not None and {root.path for root in self.parent.roots} == paths:
+            self.meter.expect(sum(root.bytes for root in self.parent.roots))
 
     def _writer(self, view: DedupView, *, index_empty: bool) -> "_native.Writer":
         config = self.repository.config
@@ -227,7 +242,8 @@ class _Taker:
     def _take_roots(self, writer: "_native.Writer", caches: "_Caches") -> Iterator[_Root]:
         plan, wait = self.plan, partial(self.meter.wait, goes_on=True)
         skip = _own_directories(self.repository)
-        for number, path in enumerate(plan.paths):
+        devices = [path for path in plan.images if not _is_plain_file(path)]
+        for number, path in enumerate(path for path in plan.roots if path not in devices):
             cache = caches.find(path)
             new_cache = caches.prepare(number)
             task = writer.take_tree(
@@ -239,8 +255,8 @@ class _Taker:
                 skip=skip,
                 ignore_inode=plan.ignore_inode,
             )
-            yield _Root(path, wait(task), new_cache)
-        for path in plan.images:
+            yield _Root(path, wait(task), new_cache, is_image=path in plan.images)
+        for path in devices:
             yield _Root(path, wait(writer.take_file(path)))
         for stream in plan.streams:
             yield self._take_stream(writer, stream)
@@ -430,6 +446,13 @@ def _absolute(path: str | bytes | os.PathLike[str]) -> bytes:
     return os.path.abspath(raw)
 
 
+def _is_plain_file(path: bytes) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _stream_name(stream: Stream) -> bytes:
     name = os.fsencode(stream.name)
     if not name or len(name) > 255 or b"/" in name or b"\0" in name or name in (b".", b".."):
@@ -521,7 +544,8 @@ def _names(ids: set[int], name_of: Callable[[int], str]) -> dict[str, str]:
 
 def _recorded(root: _Root) -> Root:
     result = root.result
-    return Root(root.path, result.kind, result.id.hex(), result.entries, result.bytes)
+    kind = "image" if root.is_image else result.kind
+    return Root(root.path, kind, result.id.hex(), result.entries, result.bytes)
 
 
 def _below(root: bytes, path: bytes) -> bytes:

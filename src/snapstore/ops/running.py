@@ -21,10 +21,15 @@ class Meter:
         self._start = time.monotonic()
         self._ended: dict[str, int] = {}
         self._noted = 0.0
+        self._expected_bytes = 0
 
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self._start
+
+    def expect(self, bytes: int) -> None:
+        """How much there is to do, as far as can be guessed; what is found beyond it counts too."""
+        self._expected_bytes = bytes
 
     def wait(self, task: "_native.Task[T]", *, goes_on: bool = False) -> T:
         """The task's result; the observer hears of it meanwhile. Ctrl-C cancels it: Cancelled.
@@ -79,7 +84,7 @@ class Meter:
                 files_done=total.get("done_files", 0),
                 bytes_done=total.get("done_bytes", 0),
                 files_total=total.get("files", 0),
-                bytes_total=total.get("bytes", 0),
+                bytes_total=max(total.get("bytes", 0), self._expected_bytes),
                 new_bytes=total.get("new_bytes", 0),
                 stored_bytes=total.get("stored_bytes", 0),
                 errors=total.get("errors", 0),

@@ -4,12 +4,12 @@
 //! Workers take directories depth first. A directory waits for its children and is then stored, bottom up; one whose
 //! entries are all as the cache says is not even encoded again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use ignore::gitignore::Gitignore;
 use rustix::fs::FileType;
@@ -31,8 +31,8 @@ mod walk;
 
 /// Paths listed in a result; more are only counted.
 const MAX_LISTED: usize = 10_000;
-/// An entry touched within so many seconds of its reading is read again next time.
-const RACY_SECONDS: i64 = 2;
+/// An entry touched within so much time of its reading is read again next time: file systems' clocks are that coarse.
+const RACY_NANOS: i128 = 2_000_000_000;
 
 /// How a root is taken.
 #[derive(Default)]
@@ -131,7 +131,8 @@ struct Run<'a> {
     links: Mutex<HashMap<(u64, u64), Group>>,
     report: Mutex<Taken>,
     root: Mutex<Option<Row>>,
-    open_directories: AtomicUsize,
+    /// In the order in which they were opened; some may be closed already.
+    open_directories: Mutex<VecDeque<Weak<Dir>>>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -280,7 +281,8 @@ fn same_type(stat: &Stat, what: &What) -> bool {
 
 /// False when a later change could leave the same times.
 fn is_settled(stat: &Stat, read: Time) -> bool {
-    let near = |time: Time| (read.seconds - time.seconds).abs() <= RACY_SECONDS;
+    let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    let near = |time: Time| (nanos(read) - nanos(time)).abs() <= RACY_NANOS;
     !near(stat.mtime) && !near(stat.ctime)
 }
 
@@ -298,7 +300,7 @@ impl<'a> Run<'a> {
             links: Mutex::default(),
             report: Mutex::default(),
             root: Mutex::new(None),
-            open_directories: AtomicUsize::new(0),
+            open_directories: Mutex::default(),
             failure: Mutex::new(None),
         }
     }

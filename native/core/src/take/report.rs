@@ -31,8 +31,8 @@ impl Run<'_> {
         report.mounts += counts.mounts;
     }
 
-    pub(super) fn note_owners(&self, rows: &[Row], stat: Option<&Stat>) {
-        let mut owners: Vec<(u32, u32)> = rows.iter().map(|row| (row.entry.uid, row.entry.gid)).collect();
+    pub(super) fn note_owners(&self, rows: &[Option<Row>], stat: Option<&Stat>) {
+        let mut owners: Vec<(u32, u32)> = rows.iter().flatten().map(|row| (row.entry.uid, row.entry.gid)).collect();
         owners.extend(stat.map(|stat| (stat.uid, stat.gid)));
         owners.dedup();
         let mut report = lock(&self.report);

@@ -20,8 +20,10 @@ use crate::source::{self, Fault, Read, Stat};
 /// Directories with more files to read than this are shared among workers.
 const SHARED_FILES: usize = 512;
 const FILES_AT_ONCE: usize = 128;
-/// Directories held open at once; deeper ones are reached again from the nearest open one.
+/// Directories held open at once; others are reached again from the nearest open one.
 const OPEN_DIRECTORIES: usize = 256;
+/// How many directories of such a way are held open too: their other entries come soon.
+const KEPT_AT_ONCE: usize = 64;
 const MAX_DEPTH: u32 = 4096;
 
 /// A directory in a directory: its place among the rows, and what is known of it.
@@ -293,7 +295,10 @@ impl Run<'_> {
     /// Reads the files of a directory and sends its children on their way.
     fn start(&self, worker: usize, lane: &mut Lane, dir: Arc<Dir>, plan: Plan) -> Result<()> {
         let Plan { rows, directories, files } = plan;
-        let (large, small): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, known)| known.stat.size >= SHARED_FILE);
+        let is_large = |known: &Known| known.stat.size >= SHARED_FILE;
+        let large: Vec<_> = files.iter().filter(|(_, known)| is_large(known)).copied().collect();
+        let mut small = files; // in place: there may be millions
+        small.retain(|(_, known)| !is_large(known));
         let shared = if small.len() > SHARED_FILES { small.len().div_ceil(FILES_AT_ONCE) } else { 0 };
         lock(&dir.work).rows = rows;
         dir.waiting.fetch_add(directories.len() + large.len() + shared, Ordering::Relaxed);
@@ -323,7 +328,6 @@ impl Run<'_> {
         } else {
             self.read_files(lane, &dir, &small)?;
         }
-        self.rest(&dir);
         self.part_done(lane, dir)
     }
 
@@ -341,27 +345,32 @@ impl Run<'_> {
                 None => return Err(std::io::Error::other("the root is closed")),
             }
         };
-        for dir in missing.into_iter().rev() {
+        let count = missing.len();
+        for (opened, dir) in missing.into_iter().rev().enumerate() {
             handle = Arc::new(source::open_directory(handle.as_fd(), &dir.name)?);
-        }
-        let mut slot = lock(&dir.handle);
-        if slot.is_none() {
-            self.open_directories.fetch_add(1, Ordering::Relaxed);
-            *slot = Some(handle.clone());
+            if count - opened <= KEPT_AT_ONCE {
+                self.keep_open(dir, &handle);
+            }
         }
         Ok(handle)
     }
 
-    /// Closes a directory that waits, when many are open.
-    fn rest(&self, dir: &Arc<Dir>) {
-        if dir.parent.is_some() && self.open_directories.load(Ordering::Relaxed) > OPEN_DIRECTORIES {
-            self.close(dir);
+    /// Holds a directory open; the one that has been open for longest is closed when there are many. The way down a deep tree
+    /// begins at the newest, and so does each part of the way up.
+    fn keep_open(&self, dir: &Arc<Dir>, handle: &Arc<OwnedFd>) {
+        lock(&dir.handle).get_or_insert_with(|| handle.clone());
+        let mut open = lock(&self.open_directories);
+        open.push_back(Arc::downgrade(dir));
+        let oldest = if open.len() > OPEN_DIRECTORIES { open.pop_front() } else { None };
+        drop(open);
+        if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
+            self.close(&oldest);
         }
     }
 
     fn close(&self, dir: &Arc<Dir>) {
-        if lock(&dir.handle).take().is_some() && dir.parent.is_some() {
-            self.open_directories.fetch_sub(1, Ordering::Relaxed);
+        if dir.parent.is_some() {
+            lock(&dir.handle).take();
         }
     }
 
@@ -389,11 +398,13 @@ impl Run<'_> {
     /// The directory's nodes and its record in the new cache; its row for the parent, None when it vanished.
     fn store_directory(&self, lane: &mut Lane, dir: &Arc<Dir>) -> Result<Option<Row>> {
         let mut work = lock(&dir.work);
-        let rows: Vec<Row> = std::mem::take(&mut work.rows).into_iter().flatten().collect();
+        let mut rows = std::mem::take(&mut work.rows);
+        rows.retain(Option::is_some);
         self.note_owners(&rows, work.stat.as_ref());
         if dir.around {
             let place = self.record(&Directory::default(), &rows)?;
-            let row = rows.into_iter().next().ok_or_else(|| Error::SourceUnreadable("it cannot be read".into()))?;
+            let row =
+                rows.into_iter().flatten().next().ok_or_else(|| Error::SourceUnreadable("it cannot be read".into()))?;
             return Ok(Some(Row { place, ..row }));
         }
         let Some(stat) = work.stat else { return Ok(None) };
@@ -408,14 +419,14 @@ impl Run<'_> {
         Ok(Some(Row { place, ..self.row(entry, &stat, source::now()) }))
     }
 
-    fn encode_directory(&self, lane: &mut Lane, rows: &[Row]) -> Result<Directory> {
+    fn encode_directory(&self, lane: &mut Lane, rows: &[Option<Row>]) -> Result<Directory> {
         if rows.is_empty() {
             return Ok(Directory::default());
         }
         let mut directory = Directory { items: rows.len() as u64, ..Directory::default() };
         let mut emit = |node: Vec<u8>| lane.offer_node(self.packer, &node);
         let mut sequence = Sequence::of_nodes();
-        for row in rows {
+        for row in rows.iter().flatten() {
             let (entries, bytes) = row.entry.totals();
             directory.entries += entries;
             directory.bytes = directory.bytes.saturating_add(bytes).min(i64::MAX as u64);
@@ -427,7 +438,7 @@ impl Run<'_> {
         Ok(directory)
     }
 
-    fn record(&self, directory: &Directory, rows: &[Row]) -> Result<Place> {
+    fn record(&self, directory: &Directory, rows: &[Option<Row>]) -> Result<Place> {
         match lock(&self.new_cache).as_mut() {
             Some(writer) => writer.record(directory, rows),
             None => Ok(Place::default()),
