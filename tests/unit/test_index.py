@@ -163,11 +163,23 @@ def test_deleted_packs_hide_their_chunks_and_show_other_copies(index: Index, loc
     assert numbers(index, 1, 11, 12, 13) == [3, 0, 0, 3]
     assert index.numbers([pack(1), pack(3)]) == {pack(3): 3}
     assert index.garbage_share() == pytest.approx(2 / 3)
-    index.restore_packs([1])
+    index.add_pack(table(1, 1, 11))
     assert numbers(index, 1, 11) == [1, 1]
     index.add_pack(table(2, 1, 12))
     index.drop_packs([])
     assert {row.number: row.present for row in index.rows()} == {1: True, 2: True, 3: True}
+    index.close()
+
+
+def test_a_pack_that_was_deleted_half_entered_is_entered_whole(index: Index, local: Path) -> None:
+    """Its writer was killed between the row and the records."""
+    index.add_pack(table(1, 1, 2))
+    index._forget_pending()
+    index.drop_packs([1])
+    index.add_pack(table(1, 1, 2))
+    index = reopen(index, local)
+    assert index.missing(table(1, 1, 2).records(1)) == 0
+    assert numbers(index, 1, 2) == [1, 1]
     index.close()
 
 

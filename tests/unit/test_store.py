@@ -649,6 +649,27 @@ def test_what_others_can_write_is_left_alone(store: Store, source: Path, tmp_pat
         assert again.create(source).new_bytes == 0
 
 
+def test_a_pack_that_comes_while_packs_are_listed_is_not_taken_for_deleted(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create(source)
+    objects = store._repository.objects
+    listing = objects.packs
+
+    def slow_listing() -> object:
+        found = listing()
+        if not (source / "new").exists():
+            (source / "new").write_bytes(os.urandom(50_000))
+            with snapstore.open(store.path) as other:
+                other.create(source)
+        return found
+
+    monkeypatch.setattr(objects, "packs", slow_listing)
+    store._repository.synchronise()
+    assert store._repository.index().gone == frozenset()
+    assert len(store._repository.index().rows()) == len(listing())
+
+
 def test_on_a_network_file_system_the_index_is_elsewhere(
     store: Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

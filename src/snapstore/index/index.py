@@ -36,7 +36,8 @@ BATCH = 10_000
 UNKNOWN = bytes(16)
 
 _ROW = struct.Struct("<BB32sQIQ16s")  # state, kind, id, size, chunks, plain bytes, session
-_PARTIAL, _PRESENT, _GONE = 0, 1, 2  # some records may be missing; in use; the pack was deleted
+_PARTIAL, _PRESENT, _GONE = 0, 1, 2
+"""Some records may be missing; all are there; the pack was deleted, and some may be missing too."""
 
 
 class PackTable(Protocol):
@@ -129,7 +130,7 @@ class Index:
                     raise IndexDamaged("the index is of another version")
                 if transaction.get(b"store", db=meta) != store_id:
                     raise IndexDamaged("the index belongs to another store")
-            index._note_gone()
+            index.rows()
         except BaseException:
             environment.release(shared)
             raise
@@ -201,8 +202,7 @@ class Index:
                 path = _build(local, builder, tables)
                 self._shared = environment.acquire(path)
                 self._forget_pending()
-                self._rows = {}
-                self._note_gone()
+                self.rows()
                 environment.release(old)
                 environment.discard(local, keep=path)
 
@@ -271,11 +271,15 @@ class Index:
         return row
 
     def rows(self) -> list[PackRow]:
-        """All packs that the index has ever known, by number."""
-        self.flush()
-        with self._reading() as (transaction, tables):
-            cursor = transaction.cursor(tables[b"pack"])
-            return [_row(int.from_bytes(key, "big"), data) for key, data in cursor]
+        """All packs that the index has ever known, by number. Learns which are gone by now."""
+        with self._lock:
+            self.flush()
+            with self._reading() as (transaction, tables):
+                cursor = transaction.cursor(tables[b"pack"])
+                rows = [_row(int.from_bytes(key, "big"), data) for key, data in cursor]
+            self._rows = {row.number: row for row in rows}
+            self.gone = frozenset(row.number for row in rows if row.state == _GONE)
+            return rows
 
     def numbers(self, packs: Iterable[bytes]) -> dict[bytes, int]:
         """Numbers of the packs with these ids, as far as they are known and present."""
@@ -285,12 +289,13 @@ class Index:
         return {id: number for id, number in known.items() if number not in self.gone}
 
     def drop_packs(self, numbers: Collection[int]) -> None:
-        """Notes that packs were deleted: nothing is found in them any more."""
-        self._set_state(numbers, _GONE)
-
-    def restore_packs(self, numbers: Collection[int]) -> None:
-        """Notes that deleted packs are back."""
-        self._set_state(numbers, _PRESENT)
+        """Notes that packs were deleted: nothing is found in them until they are added again."""
+        with self._lock:
+            self.flush()
+            rows = [row for row in map(self.row, numbers) if row.state != _GONE]
+            if rows:
+                self._put_rows(replace(row, state=_GONE) for row in rows)
+                self.gone |= {row.number for row in rows}
 
     def missing(self, records: Sequence[tuple[bytes, bytes]]) -> int:
         """How many of these records of a pack are not in the index."""
@@ -336,7 +341,7 @@ class Index:
     def garbage_share(self) -> float:
         """Share of the records that speak of deleted packs; they go when the index is rebuilt."""
         rows = self.rows()
-        gone = sum(row.chunks for row in rows if not row.present)
+        gone = sum(row.chunks for row in rows if row.state == _GONE)
         return gone / max(1, sum(row.chunks for row in rows))
 
     # Inside
@@ -397,11 +402,7 @@ class Index:
                 known = _row(
                     int.from_bytes(key, "big"), transaction.get(key, b"", db=tables[b"pack"])
                 )
-                if known.state != _PARTIAL:
-                    if known.state == _GONE:
-                        transaction.put(
-                            key, replace(known, state=_PRESENT).pack(), db=tables[b"pack"]
-                        )
+                if known.present:
                     return None
             else:
                 key = transaction.get(b"next", _number(1), db=tables[b"meta"])
@@ -410,7 +411,8 @@ class Index:
                 transaction.put(table.id, key, db=tables[b"number"])
             row = _new_row(int.from_bytes(key, "big"), table, _PARTIAL)
             transaction.put(key, row.pack(), db=tables[b"pack"])
-            return row
+        self.gone -= {row.number}
+        return row
 
     def _insert(self, records: list[tuple[bytes, bytes]]) -> None:
         """Inserts sorted records; where an id has a location, the new one goes beside it."""
@@ -428,20 +430,6 @@ class Index:
             for row in rows:
                 transaction.put(_number(row.number), row.pack(), db=self._shared.tables[b"pack"])
                 self._rows[row.number] = row
-
-    def _set_state(self, numbers: Collection[int], state: int) -> None:
-        if numbers:
-            with self._lock:
-                rows = [self.row(number) for number in numbers]
-                self._put_rows(replace(row, state=state) for row in rows)
-                self._note_gone()
-
-    def _note_gone(self) -> None:
-        with self._reading() as (transaction, tables):
-            cursor = transaction.cursor(tables[b"pack"])
-            self.gone = frozenset(
-                int.from_bytes(key, "big") for key, data in cursor if data[:1] == bytes([_GONE])
-            )
 
 
 class DedupView:

@@ -203,6 +203,7 @@ class _Taker:
             caches = _Caches(self, packs, condemned)
             self.roots = list(self._take_roots(writer, caches))
             self.written = self.meter.wait(writer.finish())
+            index.flush()  # so that other processes find it too
         except BaseException:
             writer.abort()
             raise

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from snapstore.base.errors import (
     StoreReadOnly,
     StoreTooNew,
 )
-from snapstore.index import DedupView, Index
+from snapstore.index import DedupView, Index, PackRow
 from snapstore.model import names
 from snapstore.model.config import Config
 from snapstore.model.refs import PackRef
@@ -246,20 +246,25 @@ class Repository:
         index.
         """
         with self._lock:
-            packs = {id: kind for kind, id in self.objects.packs()}
             try:
-                return packs, self._synchronise(packs)
+                # Before the packs are listed: what another process enters later is not yet there,
+                # which must not look as if it were no longer there.
+                rows = self.index().rows()
+                packs = self._packs()
+                return packs, self._synchronise(rows, packs)
             except IndexDamaged:
+                packs = self._packs()
                 return packs, self.rebuild(packs)
 
-    def _synchronise(self, packs: dict[bytes, int]) -> list[Unread]:
+    def _packs(self) -> dict[bytes, int]:
+        return {id: kind for kind, id in self.objects.packs()}
+
+    def _synchronise(self, rows: Sequence[PackRow], packs: dict[bytes, int]) -> list[Unread]:
         index = self.index()
-        rows = index.rows()
         if (packs and not rows) or index.garbage_share() > GARBAGE_SHARE:
             return self.rebuild(packs)
-        index.drop_packs([row.number for row in rows if row.id not in packs and row.state != 2])
-        index.restore_packs([row.number for row in rows if row.id in packs and row.state == 2])
-        known = {row.id for row in rows if row.state != 0}
+        index.drop_packs([row.number for row in rows if row.id not in packs])
+        known = {row.id for row in rows if row.present}
         unread: list[Unread] = []
         for table in self.tables((id for id in packs if id not in known), packs, unread):
             index.add_pack(table)
@@ -322,7 +327,7 @@ class Repository:
             try:
                 self.cover(refs.packs)
             except IndexDamaged:
-                self.rebuild({id: kind for kind, id in self.objects.packs()})
+                self.rebuild(self._packs())
 
 
 def _number_of(location: bytes) -> int:
