@@ -45,6 +45,8 @@ def _create(bench: Bench, step: str, tools: tuple[str, ...], source: Path, size:
         if not place.store.exists():
             place.root.mkdir(parents=True, exist_ok=True)
             bench.prepare(peer.init(place))
+        if source.is_file():  # gigabytes, of which the kernel may have dropped some meanwhile
+            datasets.warm(source)
         command = peer.create(place, source, step.replace(" ", "-"))
         bench.measure(step, peer, command, data=size, place=place)
 
@@ -108,7 +110,6 @@ def blob_create(bench: Bench) -> None:
     for _ in bench.runs():
         size = _start(bench, data)
         _create(bench, "create", (*STORES, "dd"), data.live, size)
-        data.warm(data.root / "same.bin")
         _create(bench, "another name", STORES, data.root / "same.bin", size)
         data.switch(2)
         data.warm()

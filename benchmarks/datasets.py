@@ -58,13 +58,17 @@ class Dataset:
             self.live.unlink()
             os.link(source, self.live)
 
-    def warm(self, source: Path | None = None) -> None:
+    def warm(self) -> None:
         """Read everything once, so that every tool finds it in the page cache."""
-        source = source or self.live
-        for path in walk(source) if source.is_dir() else [source]:
-            with open(path, "rb", buffering=0) as file:
-                while file.read(1 << 20):
-                    pass
+        warm(self.live)
+
+
+def warm(source: Path) -> None:
+    """Read a file, or all files below a directory."""
+    for path in walk(source) if source.is_dir() else [source]:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
 
 
 def walk(root: Path) -> Iterator[Path]:
