@@ -11,9 +11,10 @@ from typing import Any, Literal
 import snapstore
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
 from snapstore.base.progress import Observer, Progress
-from snapstore.base.units import Duration, duration_s
+from snapstore.base.units import Duration, Size, duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
+from snapstore.model.filters import Filter, Paths, Texts
 from snapstore.model.results import (
     CheckProblem,
     CheckReport,
@@ -223,40 +224,54 @@ class Store:
     def snapshots(
         self,
         *,
-        source: str | None = None,
-        host: str | None = None,
-        tag: str | None = None,
-        name: str | None = None,
+        source: Texts = None,
+        host: Texts = None,
+        tag: Texts = None,
+        name: Texts = None,
+        path: Paths = None,
         kind: str | None = None,
         partial: bool | None = None,
+        since: times.Time | None = None,
+        until: times.Time | None = None,
+        min_bytes: Size | None = None,
+        max_bytes: Size | None = None,
         order: str = "-created_at",
         limit: int | None = None,
         all: bool = False,
     ) -> list[Snapshot]:
         """Snapshots that match every filter; without `kind` and `all` only those made by users.
 
-        `order`: created_at, name, source, host or size_bytes, with a minus for descending. One that
-        cannot be read is listed with another `status` than "ready".
+        `source`, `host`, `name`: a glob or several, one of which must match. `tag`: a tag, or
+        several of which the snapshot must have one; `"a,b"` asks for both, `""` for none. `path`:
+        taken by the snapshot, itself or with a directory above it, or a glob of the paths taken.
+        `since`, `until` (exclusive): times as for `create`. `min_bytes`, `max_bytes`: a number, or
+        text such as "1.5G". `order`: created_at, name, source, host or size_bytes, with a minus for
+        descending; `limit` counts after ordering. One that cannot be read is listed with another
+        `status` than "ready". Raises InvalidArgument.
         """
-        return listing.snapshots(
-            self._repository,
+        wanted = Filter(
             source=source,
             host=host,
             tag=tag,
             name=name,
+            path=path,
             kind=kind,
             partial=partial,
-            order=order,
-            limit=limit,
-            all=all,
+            since=since,
+            until=until,
+            min_bytes=min_bytes,
+            max_bytes=max_bytes,
         )
+        return listing.snapshots(self._repository, wanted, order=order, limit=limit, all=all)
 
     def get(self, ref: str) -> Snapshot:
-        """The snapshot that `ref` names: `latest`, `latest~2`, a name, an id or 4 or more digits of
-        its beginning.
+        """The snapshot that `ref` names: `latest`; a name, of which it is the newest; an id or 4 or
+        more digits of its beginning; `@TIME`, the newest from before a time (`@2026-11-01`,
+        `@now-2d`). `~N` behind each means N steps further back: `latest~2`, `nightly~1`.
 
-        `latest` is the newest complete user snapshot of this host. Raises SnapshotNotFound,
-        AmbiguousReference.
+        `latest` and `@TIME` choose among the complete user snapshots of this host; `NAME~N` among
+        those of the name; `ID~N` among older ones of its source and host. Raises SnapshotNotFound
+        (with near names as `suggestions`), AmbiguousReference, InvalidArgument (`@` and no time).
         """
         return listing.get(self._repository, ref)
 
