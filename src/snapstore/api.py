@@ -15,6 +15,7 @@ from snapstore.base.units import Duration, Size, duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
 from snapstore.model.filters import Filter, Paths, Texts
+from snapstore.model.health import Finding, Health
 from snapstore.model.results import (
     CheckProblem,
     CheckReport,
@@ -28,6 +29,7 @@ from snapstore.model.results import (
 from snapstore.model.snapshot import Root, Snapshot
 from snapstore.ops import check as checking
 from snapstore.ops import create as creating
+from snapstore.ops import examine as examining
 from snapstore.ops import listing
 from snapstore.ops import reindex as reindexing
 from snapstore.ops import restore as restoring
@@ -40,6 +42,8 @@ __all__ = [
     "CheckReport",
     "Config",
     "CreateResult",
+    "Finding",
+    "Health",
     "ListedEntry",
     "Progress",
     "ReindexResult",
@@ -49,6 +53,7 @@ __all__ = [
     "Store",
     "StoreStats",
     "Stream",
+    "examine",
     "init",
     "open",
 ]
@@ -104,6 +109,24 @@ def open(
         Path(path), mode=mode, cache_dir=_path(cache_dir), password=password
     )
     return Store(repository)
+
+
+def examine(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    search_path: Sequence[str] = (),
+    running: str | None = None,
+) -> Health:
+    """Looks whether this machine, and the store at `path`, have all that is needed. What is wrong
+    is a finding, never raised; nothing but the local index is written.
+
+    `cache_dir`: as for `open`. `search_path`: directories in which programs are looked for, such as
+    `os.get_exec_path()`; `running`: the program by which this package was started.
+    """
+    return examining.examine(
+        _path(path), cache_dir=_path(cache_dir), search_path=search_path, running=running
+    )
 
 
 class Store:
