@@ -27,13 +27,7 @@ from snapstore.model.results import (
     Stream,
 )
 from snapstore.model.snapshot import Root, Snapshot
-from snapstore.ops import check as checking
-from snapstore.ops import create as creating
-from snapstore.ops import examine as examining
 from snapstore.ops import listing
-from snapstore.ops import reindex as reindexing
-from snapstore.ops import restore as restoring
-from snapstore.ops import stats as counting
 from snapstore.repository.keys import Password
 from snapstore.repository.open import Repository, new_id
 
@@ -124,6 +118,8 @@ def examine(
     `cache_dir`: as for `open`. `search_path`: directories in which programs are looked for, such as
     `os.get_exec_path()`; `running`: the program by which this package was started.
     """
+    from snapstore.ops import examine as examining
+
     return examining.examine(
         _path(path), cache_dir=_path(cache_dir), search_path=search_path, running=running
     )
@@ -214,6 +210,8 @@ class Store:
         SourceNotFound, CommandFailed, InvalidArgument, StoreReadOnly, StoreBusy, NoSpace,
         StorageError, Cancelled; then there is no snapshot, but what was packed is not packed again.
         """
+        from snapstore.ops import create as creating
+
         repository = self._repository
         plan = creating.plan(
             repository,
@@ -349,6 +347,8 @@ class Store:
         PathNotFound, TargetNotEmpty, TargetInvalid, TargetDenied, DamagedObject, NoSpace,
         Cancelled.
         """
+        from snapstore.ops import restore as restoring
+
         snapshot, within = self.resolve(ref)
         return restoring.restore(
             self._repository,
@@ -375,6 +375,8 @@ class Store:
         share of the packs. `time_limit`: timedelta, seconds, or text such as "10m"; then `complete`
         is False.
         """
+        from snapstore.ops import check as checking
+
         share = float(read_data)
         if not 0 <= share <= 1:
             raise InvalidArgument(f"a share is from 0 to 1: {read_data!r}")
@@ -388,12 +390,16 @@ class Store:
 
     def stats(self) -> StoreStats:
         """How much the store holds, and what it takes."""
+        from snapstore.ops import stats as counting
+
         return counting.stats(self._repository)
 
     def reindex(self, progress: Observer | None = None) -> ReindexResult:
         """Makes the local index anew from the packs. Packs that cannot be read are listed; nothing
         is deleted.
         """
+        from snapstore.ops import reindex as reindexing
+
         return reindexing.reindex(self._repository, progress)
 
     def _find(self, ref: str, path: Path_) -> tuple[Snapshot, bytes]:

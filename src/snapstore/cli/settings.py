@@ -51,6 +51,11 @@ _SHARED = (
 _SHARED_NAMES = {"store", "json", "quiet", "verbose", "no_progress", "no_pager"}
 
 
+def is_shared(param: click.Parameter) -> bool:
+    """Whether it is one of the options of every command."""
+    return param.name in _SHARED_NAMES
+
+
 def shared_options(function: F) -> F:
     """Adds the shared options; they reach the command as `Settings`, not as arguments."""
     for option in reversed(_SHARED):
@@ -84,7 +89,7 @@ class HelpMixin(click.Command):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
-                (shared if param.name in _SHARED_NAMES else own).append(record)
+                (shared if is_shared(param) else own).append(record)
         for title, records in (("Options", own), ("Options of every command", shared)):
             if records:
                 with formatter.section(title):
