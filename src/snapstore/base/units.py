@@ -43,7 +43,7 @@ def _parse(text: str) -> float:
 Size = int | str
 
 _FACTORS = {unit: 1024**power for power, unit in enumerate("kmgtpe", 1)}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:([kmgtpe])(?:i?b)?|b)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:([kmgtpe])(?:i?b)?|b)?", re.ASCII)
 
 
 def size_bytes(value: Size) -> int:

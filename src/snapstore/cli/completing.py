@@ -130,6 +130,8 @@ def _answers(group: click.Command, shell: str) -> Iterator[str]:
             shown = _for_bash(text, before, typed) if shell == "bash" else before + text
             remark = render.plain(item.help or "").replace("\t", " ")
             yield f"{item.type}\t{shown}\t{remark}"
+            if shell == "fish" and item.type == "part" and not text.endswith("/"):
+                yield f"part\t{shown}:\t{remark}"  # else fish puts a space behind the only one
 
 
 def _unshowable(text: str) -> bool:
