@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snapstore.api import Store, init, open
+    from snapstore.api import Store, examine, init, open
     from snapstore.base.errors import (
         AmbiguousReference,
         Cancelled,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from snapstore.base.progress import Progress
     from snapstore.model.config import Config
+    from snapstore.model.health import Finding, Health
     from snapstore.model.results import (
         CheckProblem,
         CheckReport,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "snapstore.api": ("Store", "init", "open"),
+    "snapstore.api": ("Store", "examine", "init", "open"),
     "snapstore.base.errors": (
         "AmbiguousReference",
         "Cancelled",
@@ -93,6 +94,7 @@ _HOMES = {
     ),
     "snapstore.base.progress": ("Progress",),
     "snapstore.model.config": ("Config",),
+    "snapstore.model.health": ("Finding", "Health"),
     "snapstore.model.results": (
         "CheckProblem",
         "CheckReport",
@@ -130,6 +132,8 @@ __all__ = [
     "Config",
     "CreateResult",
     "DamagedObject",
+    "Finding",
+    "Health",
     "IndexDamaged",
     "InvalidArgument",
     "ListedEntry",
@@ -162,6 +166,7 @@ __all__ = [
     "TargetInvalid",
     "TargetNotEmpty",
     "WrongPassword",
+    "examine",
     "init",
     "open",
 ]

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import snapstore
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
 from snapstore.base.progress import Observer, Progress
-from snapstore.base.units import Duration, duration_s
+from snapstore.base.units import Duration, Size, duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
+from snapstore.model.filters import Filter, Paths, Texts
+from snapstore.model.health import Finding, Health
 from snapstore.model.results import (
     CheckProblem,
     CheckReport,
@@ -25,12 +27,7 @@ from snapstore.model.results import (
     Stream,
 )
 from snapstore.model.snapshot import Root, Snapshot
-from snapstore.ops import check as checking
-from snapstore.ops import create as creating
 from snapstore.ops import listing
-from snapstore.ops import reindex as reindexing
-from snapstore.ops import restore as restoring
-from snapstore.ops import stats as counting
 from snapstore.repository.keys import Password
 from snapstore.repository.open import Repository, new_id
 
@@ -39,6 +36,8 @@ __all__ = [
     "CheckReport",
     "Config",
     "CreateResult",
+    "Finding",
+    "Health",
     "ListedEntry",
     "Progress",
     "ReindexResult",
@@ -48,6 +47,7 @@ __all__ = [
     "Store",
     "StoreStats",
     "Stream",
+    "examine",
     "init",
     "open",
 ]
@@ -103,6 +103,26 @@ def open(
         Path(path), mode=mode, cache_dir=_path(cache_dir), password=password
     )
     return Store(repository)
+
+
+def examine(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    search_path: Sequence[str] = (),
+    running: str | None = None,
+) -> Health:
+    """Looks whether this machine, and the store at `path`, have all that is needed. What is wrong
+    is a finding, never raised; nothing but the local index is written.
+
+    `cache_dir`: as for `open`. `search_path`: directories in which programs are looked for, such as
+    `os.get_exec_path()`; `running`: the program by which this package was started.
+    """
+    from snapstore.ops import examine as examining
+
+    return examining.examine(
+        _path(path), cache_dir=_path(cache_dir), search_path=search_path, running=running
+    )
 
 
 class Store:
@@ -190,6 +210,8 @@ class Store:
         SourceNotFound, CommandFailed, InvalidArgument, StoreReadOnly, StoreBusy, NoSpace,
         StorageError, Cancelled; then there is no snapshot, but what was packed is not packed again.
         """
+        from snapstore.ops import create as creating
+
         repository = self._repository
         plan = creating.plan(
             repository,
@@ -223,40 +245,54 @@ class Store:
     def snapshots(
         self,
         *,
-        source: str | None = None,
-        host: str | None = None,
-        tag: str | None = None,
-        name: str | None = None,
+        source: Texts = None,
+        host: Texts = None,
+        tag: Texts = None,
+        name: Texts = None,
+        path: Paths = None,
         kind: str | None = None,
         partial: bool | None = None,
+        since: times.Time | None = None,
+        until: times.Time | None = None,
+        min_bytes: Size | None = None,
+        max_bytes: Size | None = None,
         order: str = "-created_at",
         limit: int | None = None,
         all: bool = False,
     ) -> list[Snapshot]:
         """Snapshots that match every filter; without `kind` and `all` only those made by users.
 
-        `order`: created_at, name, source, host or size_bytes, with a minus for descending. One that
-        cannot be read is listed with another `status` than "ready".
+        `source`, `host`, `name`: a glob or several, one of which must match. `tag`: a tag, or
+        several of which the snapshot must have one; `"a,b"` asks for both, `""` for none. `path`:
+        taken by the snapshot, itself or with a directory above it, or a glob of the paths taken.
+        `since`, `until` (exclusive): times as for `create`. `min_bytes`, `max_bytes`: a number, or
+        text such as "1.5G". `order`: created_at, name, source, host or size_bytes, with a minus for
+        descending; `limit` counts after ordering. One that cannot be read is listed with another
+        `status` than "ready". Raises InvalidArgument.
         """
-        return listing.snapshots(
-            self._repository,
+        wanted = Filter(
             source=source,
             host=host,
             tag=tag,
             name=name,
+            path=path,
             kind=kind,
             partial=partial,
-            order=order,
-            limit=limit,
-            all=all,
+            since=since,
+            until=until,
+            min_bytes=min_bytes,
+            max_bytes=max_bytes,
         )
+        return listing.snapshots(self._repository, wanted, order=order, limit=limit, all=all)
 
     def get(self, ref: str) -> Snapshot:
-        """The snapshot that `ref` names: `latest`, `latest~2`, a name, an id or 4 or more digits of
-        its beginning.
+        """The snapshot that `ref` names: `latest`; a name, of which it is the newest; an id or 4 or
+        more digits of its beginning; `@TIME`, the newest from before a time (`@2026-11-01`,
+        `@now-2d`). `~N` behind each means N steps further back: `latest~2`, `nightly~1`.
 
-        `latest` is the newest complete user snapshot of this host. Raises SnapshotNotFound,
-        AmbiguousReference.
+        `latest` and `@TIME` choose among the complete user snapshots of this host; `NAME~N` among
+        those of the name; `ID~N` among older ones of its source and host. Raises SnapshotNotFound
+        (with near names as `suggestions`), AmbiguousReference, InvalidArgument (`@` and no time).
         """
         return listing.get(self._repository, ref)
 
@@ -311,6 +347,8 @@ class Store:
         PathNotFound, TargetNotEmpty, TargetInvalid, TargetDenied, DamagedObject, NoSpace,
         Cancelled.
         """
+        from snapstore.ops import restore as restoring
+
         snapshot, within = self.resolve(ref)
         return restoring.restore(
             self._repository,
@@ -337,6 +375,8 @@ class Store:
         share of the packs. `time_limit`: timedelta, seconds, or text such as "10m"; then `complete`
         is False.
         """
+        from snapstore.ops import check as checking
+
         share = float(read_data)
         if not 0 <= share <= 1:
             raise InvalidArgument(f"a share is from 0 to 1: {read_data!r}")
@@ -350,12 +390,16 @@ class Store:
 
     def stats(self) -> StoreStats:
         """How much the store holds, and what it takes."""
+        from snapstore.ops import stats as counting
+
         return counting.stats(self._repository)
 
     def reindex(self, progress: Observer | None = None) -> ReindexResult:
         """Makes the local index anew from the packs. Packs that cannot be read are listed; nothing
         is deleted.
         """
+        from snapstore.ops import reindex as reindexing
+
         return reindexing.reindex(self._repository, progress)
 
     def _find(self, ref: str, path: Path_) -> tuple[Snapshot, bytes]:

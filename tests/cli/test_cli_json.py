@@ -141,6 +141,21 @@ def test_reindex(filled: Snap) -> None:
     agree(document(filled, "reindex"), "snap reindex")
 
 
+def test_doctor(filled: Snap) -> None:
+    found = document(filled, "doctor")
+    agree(found, "snap doctor")
+    for finding in found["findings"]:
+        agree(finding, "finding")
+
+
+def test_completion(snap: Snap) -> None:
+    agree(document(snap, "completion", "bash"), "snap completion")
+
+
+def test_man(snap: Snap) -> None:
+    agree(document(snap, "man", "share"), "snap man")
+
+
 @pytest.mark.parametrize(
     "arguments", [["frobnicate"], ["list", "-s", "/nowhere"], ["show", "nothing"], ["create"]]
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snapstore.cli import render
+from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
@@ -39,10 +40,12 @@ def command(settings: Settings, /, ref: str, long: bool, recursive: bool) -> Non
         entries = store.ls(snapshot.id, path or b"", recursive=recursive)
         if settings.json:
             _print_json(snapshot, entries)
-        elif long:
-            _print_long(snapshot, entries)
-        else:
-            _print_names(entries)
+            return
+        with paged(settings):
+            if long:
+                _print_long(snapshot, entries)
+            else:
+                _print_names(entries)
 
 
 def _print_json(snapshot: "Snapshot", entries: Iterable["ListedEntry"]) -> None:
@@ -57,7 +60,7 @@ def _print_json(snapshot: "Snapshot", entries: Iterable["ListedEntry"]) -> None:
 
 
 def _print_names(entries: Iterable["ListedEntry"]) -> None:
-    if sys.stdout.isatty():
+    if render.escapes():
         for listed in entries:
             render.out(render.name(listed.path))
         return

@@ -20,6 +20,9 @@ COMMANDS = {
     "check": "Check the store, and name the files that damage hits.",
     "stats": "Show how much the store holds and saves.",
     "reindex": "Rebuild the local index from the store's objects.",
+    "doctor": "Look whether this machine and the store have what is needed.",
+    "completion": "Print the script that lets a shell complete what you type.",
+    "man": "Write the manual pages of all commands.",
 }
 
 
@@ -45,6 +48,16 @@ class LazyGroup(HelpMixin, click.Group):
             raise verbs.unknown(args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list["click.shell_completion.CompletionItem[str]"]:
+        """Commands without importing them, and options."""
+        from click.shell_completion import CompletionItem
+
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        found = [(name, text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*(CompletionItem(name, help=text) for name, text in found), *options]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -52,7 +65,7 @@ class LazyGroup(HelpMixin, click.Group):
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not ctx.resilient_parsing:
         sys.stdout.write(f"snap {snapstore.__version__}\n")
         ctx.exit()
 
@@ -90,7 +103,7 @@ def snap() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit status. Never raises."""
-    settings = Settings(json="--json" in arguments)
+    settings = Settings(json="--json" in arguments, no_pager="--no-pager" in arguments)
     try:
         for stream in (sys.stdout, sys.stderr):
             # A terminal of another encoding shows an escape where it has no character.
