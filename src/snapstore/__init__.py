@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from snapstore.base.progress import Progress
     from snapstore.model.config import Config
+    from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
     from snapstore.model.results import (
         CheckProblem,
         CheckReport,
@@ -93,6 +94,7 @@ _HOMES = {
     ),
     "snapstore.base.progress": ("Progress",),
     "snapstore.model.config": ("Config",),
+    "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
     "snapstore.model.results": (
         "CheckProblem",
         "CheckReport",
@@ -123,6 +125,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "AmbiguousReference",
     "Cancelled",
+    "Change",
     "CheckFailed",
     "CheckProblem",
     "CheckReport",
@@ -130,6 +133,9 @@ __all__ = [
     "Config",
     "CreateResult",
     "DamagedObject",
+    "DiffStat",
+    "DiskUse",
+    "FoundEntry",
     "IndexDamaged",
     "InvalidArgument",
     "ListedEntry",
@@ -138,6 +144,7 @@ __all__ = [
     "OperationDenied",
     "OperationTimeout",
     "PathNotFound",
+    "PathVersion",
     "Progress",
     "ReindexResult",
     "RestoreResult",

@@ -12,8 +12,11 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from snapstore.model.results import Entry
 
 _CONTROLS = (
     r"\x00-\x1f\x7f-\x9f"  # C0, delete, C1
@@ -104,6 +107,18 @@ def mode(type: str, bits: int) -> str:
     return stat.filemode(_TYPE_BITS[type] | bits)
 
 
+def entry_line(path: bytes, entry: "Entry", owners: dict[str, Any]) -> str:
+    """An entry as `ls -l` shows it; `owners`: names by number, as the snapshot has them."""
+    users, groups = owners.get("users", {}), owners.get("groups", {})
+    user = plain(users.get(str(entry.uid), str(entry.uid)))
+    group = plain(groups.get(str(entry.gid), str(entry.gid)))
+    time = moment(datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000, UTC))
+    what = f"{entry.device[0]}, {entry.device[1]}" if entry.device else f"{entry.size}"
+    facts = f"{mode(entry.type, entry.mode)} {user:<8} {group:<8} {what:>12} {time}"
+    target = f" -> {name(entry.target)}" if entry.target is not None else ""
+    return f"{facts} {name(path)}{target}"
+
+
 # Terminal
 
 
@@ -125,6 +140,17 @@ def styled(text: str, style: str, stream: TextIO) -> str:
 def out(line: str = "") -> None:
     """A line of the result."""
     sys.stdout.write(line + "\n")
+
+
+def paths(found: Iterable[bytes]) -> None:
+    """A path a line: escaped on a terminal, byte for byte elsewhere."""
+    if sys.stdout.isatty():
+        for path in found:
+            out(name(path))
+        return
+    sys.stdout.flush()
+    for path in found:
+        sys.stdout.buffer.write(path + b"\n")
 
 
 def note(line: str) -> None:

@@ -1,5 +1,6 @@
 """Kinds of values on the command line: functions from text, for click's `type=`."""
 
+import re
 from collections.abc import Callable
 
 import click
@@ -20,6 +21,18 @@ def assignment(shape: str) -> Callable[[str], tuple[str, str]]:
         return left, right
 
     return convert
+
+
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([kmgtp]?)(?:i?b)?")
+
+
+def size(text: str) -> int:
+    """Bytes: a number, or one with K, M, G, T or P for powers of 1024, as in 10M, 1.5GiB."""
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise click.BadParameter(f"'{text}' is not a size; write it as 4096, 10M or 1.5G")
+    return int(float(match[1]) * 1024 ** _UNITS[match[2]])
 
 
 def share(text: str) -> float:

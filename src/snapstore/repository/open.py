@@ -43,6 +43,8 @@ from snapstore.repository.statcache import StatCaches
 DIRECTORIES = ("key", "data", "meta", "snap", "label", "refs", "ref", "sess", "gc", "tmp", "local")
 GARBAGE_SHARE = 0.5
 """Share of records of deleted packs at which the index is rebuilt."""
+FEW = 2
+"""Snapshots whose packs are entered one by one; for more, all packs are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +316,16 @@ class Repository:
             if self._reader is None:
                 self._reader = self.reader_of(self.index())
             return self._reader
+
+    def reader_of_all(self, snapshots: Sequence[Snapshot]) -> "_native.Reader":
+        """A reader that finds all that these snapshots need."""
+        with self._lock:
+            if len({snapshot.id for snapshot in snapshots}) > FEW:
+                self.synchronise()
+                return self.reader()
+            for snapshot in snapshots:
+                self._cover_snapshot(snapshot)
+            return self.reader()
 
     def reader_of(self, index: Index | DedupView) -> "_native.Reader":
         """A reader that finds what `index` knows."""

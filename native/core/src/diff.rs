@@ -1,0 +1,299 @@
+//! What is different between trees. Two directories with the same node are the same: they are never entered. Renamed files
+//! are found by their content.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, VecDeque};
+
+use crate::error::Result;
+use crate::node::{Content, Entry, Item, List, What};
+use crate::reader::Reader;
+use crate::walk::{check_depth, join, Entries, Pace, BATCH};
+
+/// Changes among which renames are looked for. When there are more, none are.
+pub const MAX_HELD: usize = 150_000;
+/// Removed files with one content that are looked through for one with the right name.
+const MAX_CANDIDATES: usize = 64;
+
+/// A set of what may differ in an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fields(pub u16);
+
+impl Fields {
+    pub const NAMES: [&'static str; 8] = ["content", "holes", "target", "device", "mode", "owner", "mtime", "xattrs"];
+    pub const CONTENT: Fields = Fields(1);
+    pub const HOLES: Fields = Fields(2);
+    pub const TARGET: Fields = Fields(4);
+    pub const DEVICE: Fields = Fields(8);
+    pub const MODE: Fields = Fields(16);
+    pub const OWNER: Fields = Fields(32);
+    pub const MTIME: Fields = Fields(64);
+    pub const XATTRS: Fields = Fields(128);
+    /// What an entry holds, rather than what is said about it.
+    pub const SUBSTANCE: Fields = Fields(1 | 4 | 8);
+
+    pub fn add(&mut self, differs: bool, field: Fields) {
+        if differs {
+            self.0 |= field.0;
+        }
+    }
+
+    pub fn without(self, others: Fields) -> Fields {
+        Fields(self.0 & !others.0)
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn has_any(self, others: Fields) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    pub fn names(self) -> Vec<&'static str> {
+        Fields::NAMES
+            .into_iter()
+            .enumerate()
+            .filter(move |(bit, _)| self.0 & (1 << bit) != 0)
+            .map(|(_, name)| name)
+            .collect()
+    }
+}
+
+/// What is different between two entries of one type, what is in directories apart.
+pub fn fields(old: &Entry, new: &Entry) -> Fields {
+    let mut found = metadata(old, new);
+    match (&old.what, &new.what) {
+        (
+            What::File { size, content, holes },
+            What::File { size: new_size, content: new_content, holes: new_holes },
+        ) => {
+            found.add((size, content) != (new_size, new_content), Fields::CONTENT);
+            found.add(holes != new_holes, Fields::HOLES);
+        }
+        (What::Symlink(target), What::Symlink(new_target)) => found.add(target != new_target, Fields::TARGET),
+        (What::CharDevice(..) | What::BlockDevice(..), what) => found.add(old.what != *what, Fields::DEVICE),
+        _ => {}
+    }
+    found.add(old.xattrs != new.xattrs, Fields::XATTRS);
+    found
+}
+
+/// As `fields`, but only what a `stat` tells.
+pub(crate) fn metadata(old: &Entry, new: &Entry) -> Fields {
+    let mut found = Fields::default();
+    found.add(old.mode != new.mode, Fields::MODE);
+    found.add((old.uid, old.gid) != (new.uid, new.gid), Fields::OWNER);
+    found.add(old.mtime != new.mtime, Fields::MTIME);
+    found
+}
+
+pub(crate) fn same_type(old: &Entry, new: &Entry) -> bool {
+    std::mem::discriminant(&old.what) == std::mem::discriminant(&new.what)
+}
+
+/// A difference. Without `old` something was added, without `new` removed. `old_path`, if it has another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub path: Vec<u8>,
+    pub old_path: Option<Vec<u8>>,
+    pub old: Option<Entry>,
+    pub new: Option<Entry>,
+    pub fields: Fields,
+    /// Why the new one cannot be read.
+    pub error: Option<String>,
+}
+
+impl Change {
+    /// `added`, `removed`, `type`, `renamed`, `content`, `metadata`, or `unreadable`.
+    pub fn kind(&self) -> &'static str {
+        match (&self.old, &self.new) {
+            _ if self.error.is_some() => "unreadable",
+            (None, _) => "added",
+            (_, None) => "removed",
+            (Some(old), Some(new)) if !same_type(old, new) => "type",
+            _ if self.old_path.is_some() => "renamed",
+            _ if self.fields.has_any(Fields::SUBSTANCE) => "content",
+            _ => "metadata",
+        }
+    }
+
+    pub(crate) fn between(path: Vec<u8>, old: Option<Entry>, new: Option<Entry>, fields: Fields) -> Change {
+        Change { path, old_path: None, old, new, fields, error: None }
+    }
+}
+
+/// What is compared: paths as they are to be shown, and what is there.
+pub struct Pair {
+    pub old: Option<(Vec<u8>, Entry)>,
+    pub new: Option<(Vec<u8>, Entry)>,
+}
+
+struct Level {
+    old_path: Vec<u8>,
+    new_path: Vec<u8>,
+    old: Entries,
+    new: Entries,
+}
+
+/// A comparison that is under way.
+pub struct Diff {
+    pairs: VecDeque<Pair>,
+    levels: Vec<Level>,
+    ignore: Fields,
+    found: VecDeque<Change>,
+    /// What was found is held back until renames have been looked for.
+    holding: bool,
+}
+
+impl Diff {
+    /// Fields of `ignore` make no difference.
+    pub fn new(pairs: Vec<Pair>, ignore: Fields, renames: bool) -> Diff {
+        Diff { pairs: pairs.into(), levels: Vec::new(), ignore, found: VecDeque::new(), holding: renames }
+    }
+
+    /// The next differences, sorted by path within each pair, a directory before what is in it; None at the end.
+    pub fn batch(&mut self, reader: &Reader, pace: &mut Pace) -> Result<Option<Vec<Change>>> {
+        loop {
+            pace.tick()?;
+            if !self.holding && pace.is_due(self.found.len()) {
+                break;
+            }
+            if !self.step(reader)? {
+                if self.holding {
+                    self.holding = false;
+                    let found = std::mem::take(&mut self.found).into();
+                    self.found = pair_renames(found, self.ignore).into();
+                }
+                break;
+            }
+            self.holding &= self.found.len() <= MAX_HELD;
+        }
+        let count = self.found.len().min(BATCH);
+        Ok((count > 0).then(|| self.found.drain(..count).collect()))
+    }
+
+    /// Compares the next names; false at the end.
+    fn step(&mut self, reader: &Reader) -> Result<bool> {
+        let Some(level) = self.levels.last_mut() else {
+            let Some(Pair { old, new }) = self.pairs.pop_front() else { return Ok(false) };
+            let paths = (old.as_ref().or(new.as_ref()), new.as_ref().or(old.as_ref()));
+            if let (Some((old_path, _)), Some((new_path, _))) = paths {
+                let paths = (old_path.clone(), new_path.clone());
+                self.compare(reader, paths, old.map(|(_, entry)| entry), new.map(|(_, entry)| entry))?;
+            }
+            return Ok(true);
+        };
+        level.old.pass_over_equal(&mut level.new);
+        let order = match (level.old.peek(reader)?, level.new.peek(reader)?) {
+            (None, None) => {
+                self.levels.pop();
+                return Ok(true);
+            }
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.name.cmp(&new.name),
+        };
+        let old = if order == Ordering::Greater { None } else { level.old.next(reader)? };
+        let new = if order == Ordering::Less { None } else { level.new.next(reader)? };
+        if old == new {
+            return Ok(true);
+        }
+        let name = old.as_ref().or(new.as_ref()).map_or(&b""[..], |entry| &entry.name);
+        let paths = (join(&level.old_path, name), join(&level.new_path, name));
+        self.compare(reader, paths, old, new)?;
+        Ok(true)
+    }
+
+    fn compare(
+        &mut self,
+        reader: &Reader,
+        (old_path, new_path): (Vec<u8>, Vec<u8>),
+        old: Option<Entry>,
+        new: Option<Entry>,
+    ) -> Result<()> {
+        let node = |entry: &Option<Entry>| entry.as_ref().and_then(|entry| entry.directory()?.node);
+        if node(&old) != node(&new) {
+            check_depth(self.levels.len(), &new_path)?;
+            let (old, new) = (Entries::below(reader, old.as_ref()), Entries::below(reader, new.as_ref()));
+            self.levels.push(Level { old_path: old_path.clone(), new_path: new_path.clone(), old, new });
+        }
+        let found = match (&old, &new) {
+            (Some(old), Some(new)) if same_type(old, new) => match fields(old, new).without(self.ignore) {
+                found if found.is_empty() => return Ok(()),
+                found => found,
+            },
+            _ => Fields::default(),
+        };
+        let path = if new.is_none() { old_path } else { new_path };
+        self.found.push_back(Change::between(path, old, new, found));
+        Ok(())
+    }
+}
+
+/// What tells whether two files hold the same; none for empty files and what is no file.
+fn content_key(entry: &Entry) -> Option<[u8; 16]> {
+    let What::File { size, content, .. } = &entry.what else { return None };
+    let mut bytes = size.to_le_bytes().to_vec();
+    match content {
+        Content::Empty => return None,
+        Content::InPlace(content) => bytes.extend_from_slice(content),
+        Content::One(id) => bytes.extend_from_slice(&id.0),
+        Content::Chunks(list) => match &**list {
+            List::InPlace(chunks) => Item::put_all(chunks, &mut bytes),
+            List::Node { id, .. } => bytes.extend_from_slice(&id.0),
+        },
+    }
+    let hash = blake3::hash(&bytes);
+    Some(hash.as_bytes()[..16].try_into().expect("16 of 32 bytes"))
+}
+
+fn last_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|c| *c == b'/').next().unwrap_or_default()
+}
+
+/// Makes one of an added and a removed file with the same content: first of those with the same name.
+fn pair_renames(changes: Vec<Change>, ignore: Fields) -> Vec<Change> {
+    let mut removed: HashMap<[u8; 16], VecDeque<usize>> = HashMap::new();
+    for (at, change) in changes.iter().enumerate().filter(|(_, change)| change.kind() == "removed") {
+        if let Some(key) = change.old.as_ref().and_then(content_key) {
+            removed.entry(key).or_default().push_back(at);
+        }
+    }
+    if removed.is_empty() {
+        return changes;
+    }
+    let mut source: Vec<Option<usize>> = vec![None; changes.len()];
+    let mut gone = vec![false; changes.len()];
+    let added =
+        |change: &Change| (change.kind() == "added").then(|| change.new.as_ref().and_then(content_key)).flatten();
+    let keys: Vec<_> = changes.iter().map(added).collect();
+    for by_name in [true, false] {
+        for (at, key) in keys.iter().enumerate().filter(|(at, _)| source[*at].is_none()).collect::<Vec<_>>() {
+            let Some(candidates) = key.as_ref().and_then(|key| removed.get_mut(key)) else { continue };
+            let name = last_name(&changes[at].path);
+            let mut few = candidates.iter().take(MAX_CANDIDATES);
+            let found = match by_name {
+                true => few.position(|from| last_name(&changes[*from].path) == name),
+                false => few.next().map(|_| 0),
+            };
+            if let Some(from) = found.and_then(|place| candidates.remove(place)) {
+                source[at] = Some(from);
+                gone[from] = true;
+            }
+        }
+    }
+    let old: Vec<Option<(Vec<u8>, Option<Entry>)>> =
+        source.iter().map(|from| from.map(|from| (changes[from].path.clone(), changes[from].old.clone()))).collect();
+    let mut result = Vec::with_capacity(changes.len());
+    for ((change, old), gone) in changes.into_iter().zip(old).zip(gone) {
+        match old {
+            _ if gone => {}
+            Some((path, Some(old))) => {
+                let found = change.new.as_ref().map_or(Fields::default(), |new| fields(&old, new)).without(ignore);
+                result.push(Change { old_path: Some(path), old: Some(old), fields: found, ..change });
+            }
+            _ => result.push(change),
+        }
+    }
+    result
+}
