@@ -45,6 +45,9 @@ fn path<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyBytes> {
     PyBytes::new(py, bytes)
 }
 
+/// A path, and what is there.
+type Placed<'py> = (Bound<'py, PyBytes>, Entry);
+
 #[pyclass(frozen, module = "snapstore._native")]
 pub struct TreeWalk {
     reader: Shared,
@@ -65,7 +68,7 @@ impl TreeWalk {
         this
     }
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Vec<(Bound<'py, PyBytes>, Entry)>>> {
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Vec<Placed<'py>>>> {
         let found = next(py, &self.walk, |walk, pace| walk.batch(&self.reader, pace))?;
         let give = |listed: Listed| (path(py, &listed.path), Entry(listed.entry));
         Ok(found.map(|found| found.into_iter().map(give).collect()))
@@ -177,6 +180,15 @@ pub struct TreeFind {
     find: Mutex<Find>,
 }
 
+/// The id of a root, or an entry instead.
+type AnyTop = (Vec<u8>, Option<Py<Entry>>);
+
+/// A path, and what is there: the id of a root, or an entry instead.
+type AnyTree = (Vec<u8>, Vec<u8>, Option<Py<Entry>>);
+
+/// The number of a tree, a path in it, and what is there.
+type InTree<'py> = (usize, Bound<'py, PyBytes>, Entry);
+
 fn top(root: Vec<u8>, entry: Option<&Py<Entry>>) -> PyResult<Top> {
     match entry {
         Some(entry) => Ok(Top::Entry(Box::new(entry.get().0.clone()))),
@@ -192,7 +204,7 @@ impl TreeFind {
     #[allow(clippy::too_many_arguments)]
     fn new(
         reader: &Reader,
-        trees: Vec<(Vec<u8>, Vec<u8>, Option<Py<Entry>>)>,
+        trees: Vec<AnyTree>,
         pattern: &str,
         regex: bool,
         ignore_case: bool,
@@ -221,7 +233,7 @@ impl TreeFind {
         this
     }
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Vec<(usize, Bound<'py, PyBytes>, Entry)>>> {
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Vec<InTree<'py>>>> {
         let found = next(py, &self.find, |find, pace| find.batch(&self.reader, pace))?;
         let give = |found: Found| (found.tree, path(py, &found.path), Entry(found.entry));
         Ok(found.map(|found| found.into_iter().map(give).collect()))
@@ -255,8 +267,8 @@ pub fn lookup(reader: &Reader, wanted: Vec<(Vec<u8>, Vec<u8>)>) -> PyResult<Task
 }
 
 #[pyfunction]
-pub fn unique_bytes(reader: &Reader, groups: Vec<Vec<(Vec<u8>, Option<Py<Entry>>)>>) -> PyResult<Task> {
-    let group = |group: Vec<(Vec<u8>, Option<Py<Entry>>)>| -> PyResult<Vec<find::Top>> {
+pub fn unique_bytes(reader: &Reader, groups: Vec<Vec<AnyTop>>) -> PyResult<Task> {
+    let group = |group: Vec<AnyTop>| -> PyResult<Vec<find::Top>> {
         group.into_iter().map(|(root, entry)| top(root, entry.as_ref())).collect()
     };
     let groups: PyResult<Vec<Vec<find::Top>>> = groups.into_iter().map(group).collect();

@@ -68,9 +68,9 @@ def command(
     name_only: bool,
     **options: Any,
 ) -> int:
-    """Show what is different between two snapshots, or a snapshot and a directory.
+    """Show what is different between snapshots, or on disk.
 
-    Lines begin with + added, - removed, M other content, U other metadata, T other type, R renamed,
+    Two snapshots are compared, or a snapshot with a directory. Lines begin with + added, - removed, M other content, U other metadata, T other type, R renamed,
     ? unreadable. The second is a directory when no snapshot answers to it; ./NAME is always one.
 
     The exit status is 0 when there is no difference, 1 when there is, 3 when something on disk

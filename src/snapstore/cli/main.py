@@ -17,7 +17,7 @@ COMMANDS = {
     "show": "Show everything that is recorded about a snapshot.",
     "ls": "List the files of a snapshot.",
     "cat": "Print files of a snapshot.",
-    "diff": "Show what is different between two snapshots, or a snapshot and a directory.",
+    "diff": "Show what is different between snapshots, or on disk.",
     "find": "Find files by name, size, time and type in all snapshots.",
     "log": "Show all versions of one path.",
     "du": "Show what snapshots take, and what each alone holds.",
