@@ -1,5 +1,5 @@
-"""Reading, comparing and searching snapshots of trees that hypothesis thinks up: each call is what a
-naive model says.
+"""Reading, comparing and searching snapshots of trees that hypothesis thinks up, with naive models
+as the measure.
 """
 
 import fnmatch
@@ -63,7 +63,7 @@ def by_path(found: list[Change], top: bytes) -> dict[bytes, tuple[str, set[str]]
 
 
 def settle(found: dict[bytes, Any], expected: dict[bytes, Any]) -> None:
-    """Other holes may cut the same bytes in other places, and then the content is said to differ."""
+    """Other holes may cut the same bytes elsewhere, and then the content is said to differ."""
     for path, (_, different) in expected.items():
         if "holes" in different and path in found and "content" in found[path][1]:
             expected[path] = "content", {*different, "content"}

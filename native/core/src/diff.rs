@@ -252,48 +252,43 @@ fn last_name(path: &[u8]) -> &[u8] {
 }
 
 /// Makes one of an added and a removed file with the same content: first of those with the same name.
-fn pair_renames(changes: Vec<Change>, ignore: Fields) -> Vec<Change> {
+fn pair_renames(mut changes: Vec<Change>, ignore: Fields) -> Vec<Change> {
     let mut removed: HashMap<[u8; 16], VecDeque<usize>> = HashMap::new();
-    for (at, change) in changes.iter().enumerate().filter(|(_, change)| change.kind() == "removed") {
-        if let Some(key) = change.old.as_ref().and_then(content_key) {
-            removed.entry(key).or_default().push_back(at);
+    let mut added: Vec<(usize, [u8; 16])> = Vec::new();
+    for (at, change) in changes.iter().enumerate() {
+        match (&change.old, &change.new) {
+            (Some(old), None) => {
+                content_key(old).into_iter().for_each(|key| removed.entry(key).or_default().push_back(at));
+            }
+            (None, Some(new)) => added.extend(content_key(new).map(|key| (at, key))),
+            _ => {}
         }
     }
-    if removed.is_empty() {
-        return changes;
-    }
-    let mut source: Vec<Option<usize>> = vec![None; changes.len()];
     let mut gone = vec![false; changes.len()];
-    let added =
-        |change: &Change| (change.kind() == "added").then(|| change.new.as_ref().and_then(content_key)).flatten();
-    let keys: Vec<_> = changes.iter().map(added).collect();
     for by_name in [true, false] {
-        for (at, key) in keys.iter().enumerate().filter(|(at, _)| source[*at].is_none()).collect::<Vec<_>>() {
-            let Some(candidates) = key.as_ref().and_then(|key| removed.get_mut(key)) else { continue };
-            let name = last_name(&changes[at].path);
+        added.retain(|(at, key)| {
+            let Some(candidates) = removed.get_mut(key) else { return false };
+            let name = last_name(&changes[*at].path);
             let mut few = candidates.iter().take(MAX_CANDIDATES);
             let found = match by_name {
                 true => few.position(|from| last_name(&changes[*from].path) == name),
                 false => few.next().map(|_| 0),
             };
-            if let Some(from) = found.and_then(|place| candidates.remove(place)) {
-                source[at] = Some(from);
-                gone[from] = true;
+            let Some(from) = found.and_then(|place| candidates.remove(place)) else { return true };
+            gone[from] = true;
+            let (path, old) = (changes[from].path.clone(), changes[from].old.take());
+            let change = &mut changes[*at];
+            if let (Some(old), Some(new)) = (&old, &change.new) {
+                change.fields = fields(old, new).without(ignore);
             }
-        }
+            (change.old, change.old_path) = (old, Some(path));
+            false
+        });
     }
-    let old: Vec<Option<(Vec<u8>, Option<Entry>)>> =
-        source.iter().map(|from| from.map(|from| (changes[from].path.clone(), changes[from].old.clone()))).collect();
-    let mut result = Vec::with_capacity(changes.len());
-    for ((change, old), gone) in changes.into_iter().zip(old).zip(gone) {
-        match old {
-            _ if gone => {}
-            Some((path, Some(old))) => {
-                let found = change.new.as_ref().map_or(Fields::default(), |new| fields(&old, new)).without(ignore);
-                result.push(Change { old_path: Some(path), old: Some(old), fields: found, ..change });
-            }
-            _ => result.push(change),
-        }
-    }
-    result
+    let mut number = 0;
+    changes.retain(|_| {
+        number += 1;
+        !gone[number - 1]
+    });
+    changes
 }

@@ -1,5 +1,6 @@
 """`snap diff`."""
 
+import functools
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import Change, DiffStat, Store
+    from snapstore.api import Change, Store
 
 DIFFERENT = 1
 
@@ -70,31 +71,27 @@ def command(
 ) -> int:
     """Show what is different between snapshots, or on disk.
 
-    Two snapshots are compared, or a snapshot with a directory. Lines begin with + added, - removed, M other content, U other metadata, T other type, R renamed,
-    ? unreadable. The second is a directory when no snapshot answers to it; ./NAME is always one.
+    Two snapshots are compared, or a snapshot with a directory: the second is one when no snapshot
+    answers to it; ./NAME always is. Lines begin with + added, - removed, M other content, U other
+    metadata, T other type, R renamed, ? unreadable.
 
     The exit status is 0 when there is no difference, 1 when there is, 3 when something on disk
     could not be read.
     """
-    from snapstore.api import DiffStat
-
-    counts = DiffStat()
+    kinds: set[str] = set()
     with open_store(settings, "r") as store:
-        changes = _counted(_changes(store, old, new, paths, **options), counts)
+        changes = _noted(_changes(store, old, new, paths, **options), kinds)
         if settings.json:
-            _print_json(old, new, changes, counts, listed=not stat)
+            _print_json(old, new, changes, listed=not stat)
         elif stat:
-            for _ in changes:
-                pass
-            render.pairs(_stat_rows(counts))
+            render.pairs(_stat_rows(changes))
         elif name_only:
             render.paths(change.path for change in changes)
         else:
-            for change in changes:
-                render.out(_line(change))
-    if counts.unreadable:
+            render.lines(map(_line, changes))
+    if "unreadable" in kinds:
         return errors.PARTIAL
-    return DIFFERENT if counts.changes else errors.OK
+    return DIFFERENT if kinds else errors.OK
 
 
 def _changes(
@@ -129,25 +126,35 @@ def _is_directory(store: "Store", name: str) -> bool:
     return False
 
 
-def _counted(changes: "Iterable[Change]", counts: "DiffStat") -> "Iterator[Change]":
+def _noted(changes: "Iterable[Change]", kinds: set[str]) -> "Iterator[Change]":
     for change in changes:
-        counts.add(change)
+        kinds.add(change.kind)
         yield change
 
 
 def _line(change: "Change") -> str:
-    path = render.name(change.path)
-    if change.old_path is not None:
-        path = f"{render.name(change.old_path)} -> {path}"
-    elif change.new is not None and change.new.type == "directory":
-        path += "/" if not path.endswith("/") else ""
-    if change.error is not None:
-        path += f": {render.plain(change.error)}"
-    told = [field for field in change.fields if field != "content"]
-    return f"{_LETTERS[change.kind]}  {path}" + (f"  ({', '.join(told)})" if told else "")
+    kind, path, old_path, _, new, fields, error = change
+    line = f"{_LETTERS[kind]}  {render.name(path)}"
+    if old_path is not None:
+        line = f"{_LETTERS[kind]}  {render.name(old_path)} -> {render.name(path)}"
+    elif new is not None and new.type == "directory" and not path.endswith(b"/"):
+        line += "/"
+    if error is not None:
+        line += f": {render.plain(error)}"
+    return line + _told(fields)
 
 
-def _stat_rows(counts: "DiffStat") -> Iterator[tuple[str, str]]:
+@functools.cache
+def _told(fields: tuple[str, ...]) -> str:
+    """What differs, behind a path; that content does is said in front."""
+    told = ", ".join(field for field in fields if field != "content")
+    return f"  ({told})" if told else ""
+
+
+def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
+    from snapstore.api import DiffStat
+
+    counts = DiffStat.of(changes)
     sizes = {
         "added": counts.added_bytes,
         "removed": counts.removed_bytes,
@@ -159,14 +166,16 @@ def _stat_rows(counts: "DiffStat") -> Iterator[tuple[str, str]]:
         yield kind, f"{count:,}{size}" if count else ""
 
 
-def _print_json(
-    old: str, new: str, changes: "Iterable[Change]", counts: "DiffStat", *, listed: bool
-) -> None:
+def _print_json(old: str, new: str, changes: "Iterable[Change]", *, listed: bool) -> None:
     """One document, written as the changes come."""
+    from snapstore.api import DiffStat
+
+    counts = DiffStat()
     head = json.dumps({"old": old, "new": new})
     sys.stdout.write(head[:-1] + ', "changes": [')
     separator = "\n  "
     for change in changes:
+        counts.add(change)
         if listed:
             sys.stdout.write(separator + json.dumps(change.to_dict()))
             separator = ",\n  "

@@ -32,6 +32,8 @@ _SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 def name(path: bytes | str) -> str:
     """A path or name of a file, escaped."""
     text = os.fsdecode(path) if isinstance(path, bytes) else path
+    if text.isprintable() and "\\" not in text:
+        return text  # most are: this is what a long listing costs
     return _UNSAFE_OR_BACKSLASH.sub(_escape, text)
 
 
@@ -142,15 +144,18 @@ def out(line: str = "") -> None:
     sys.stdout.write(line + "\n")
 
 
+def lines(found: Iterable[str]) -> None:
+    """Lines of a result that may be long."""
+    sys.stdout.writelines(line + "\n" for line in found)
+
+
 def paths(found: Iterable[bytes]) -> None:
     """A path a line: escaped on a terminal, byte for byte elsewhere."""
     if sys.stdout.isatty():
-        for path in found:
-            out(name(path))
+        lines(map(name, found))
         return
     sys.stdout.flush()
-    for path in found:
-        sys.stdout.buffer.write(path + b"\n")
+    sys.stdout.buffer.writelines(path + b"\n" for path in found)
 
 
 def note(line: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapstore.base.bytestext import path_fields
 from snapstore.model.results import Entry, ListedEntry
@@ -14,8 +14,7 @@ FIELDS = ("content", "holes", "target", "device", "mode", "owner", "mtime", "xat
 CHANGE_KINDS = ("added", "removed", "content", "metadata", "type", "renamed", "unreadable")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A difference. `kind`: one of CHANGE_KINDS; `fields`: which of FIELDS differ.
 
     `old` and `new` are the entries, None where there is none. `path` is the new one's, or that of
@@ -101,8 +100,7 @@ def _file_bytes(entry: Entry | None) -> int:
     return entry.size if entry is not None and entry.type == "file" else 0
 
 
-@dataclass(frozen=True, slots=True)
-class FoundEntry:
+class FoundEntry(NamedTuple):
     """An entry that was found in a snapshot, with its path as recorded."""
 
     snapshot: Snapshot

@@ -1,5 +1,6 @@
 """Diff: what is different between two snapshots, or a snapshot and what is on disk."""
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -74,7 +75,7 @@ def diff_directory(
             )
         else:
             steps.append(_native.TreeDiff(reader, [((shown, entry), None)], ignore=ignore))
-    return (change for step in steps for change in _changes(step))
+    return itertools.chain.from_iterable(map(_changes, steps))
 
 
 def _counterparts(
@@ -131,8 +132,7 @@ def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[Pair]:
 
 def _changes(batches: "_native.TreeDiff | _native.DirectoryDiff") -> Iterator[Change]:
     for batch in batches:
-        for change in batch:
-            yield Change(*change)
+        yield from map(Change._make, batch)
 
 
 def _known_fields(ignore: Sequence[str]) -> list[str]:
