@@ -10,7 +10,7 @@ use crate::reader::Reader;
 use crate::walk::{check_depth, join, Entries, Pace, BATCH};
 
 /// Changes among which renames are looked for. When there are more, none are.
-pub const MAX_HELD: usize = 150_000;
+pub const MAX_HELD: usize = if cfg!(test) { 100 } else { 150_000 };
 /// Removed files with one content that are looked through for one with the right name.
 const MAX_CANDIDATES: usize = 64;
 
@@ -291,4 +291,108 @@ fn pair_renames(mut changes: Vec<Change>, ignore: Fields) -> Vec<Change> {
         !gone[number - 1]
     });
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::testing::*;
+
+    fn all(reader: &Reader, old: &Entry, new: &Entry) -> Result<Vec<Change>> {
+        let pair = Pair { old: Some((b"t".to_vec(), old.clone())), new: Some((b"t".to_vec(), new.clone())) };
+        let mut diff = Diff::new(vec![pair], Fields::default(), true);
+        let go_on = || Ok(());
+        let mut pace = Pace::new(&go_on);
+        let mut found = Vec::new();
+        while let Some(batch) = diff.batch(reader, &mut pace)? {
+            assert!(batch.len() <= BATCH);
+            found.extend(batch);
+        }
+        Ok(found)
+    }
+
+    fn told(changes: &[Change]) -> Vec<(&'static str, String)> {
+        changes.iter().map(|one| (one.kind(), String::from_utf8(one.path.clone()).unwrap())).collect()
+    }
+
+    fn many(store: &mut TestStore, count: u64, seed: u64) -> Vec<Entry> {
+        (0..count).map(|n| store.file(&format!("f{n:06}"), &noise(n + seed, 8))).collect()
+    }
+
+    #[test]
+    fn what_is_the_same_is_never_read() {
+        let mut store = TestStore::new();
+        store.block_bytes = 1; // a block for each node
+        let old = many(&mut store, 20_000, 0);
+        let mut new = old.clone();
+        new[7_000] = store.file("f007000", b"other");
+        new.remove(15_000);
+        let same = store.dir("same", vec![old[0].clone()]);
+        let (old, new) = (store.dir("large", old), store.dir("large", new));
+        let (old, new) = (store.dir("", vec![old, same.clone()]), store.dir("", vec![new, same.clone()]));
+        store.flush();
+        let expected = vec![("content", "t/large/f007000".to_string()), ("removed", "t/large/f015000".to_string())];
+        assert_eq!(told(&all(&store.reader(), &old, &new).unwrap()), expected);
+        let nodes = store.index.places.lock().unwrap().len();
+        let asked = store.index.calls.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(asked < nodes / 4, "{asked} calls for {nodes} nodes");
+        store.index.places.lock().unwrap().remove(&same.directory().unwrap().node.unwrap());
+        assert_eq!(told(&all(&store.reader(), &old, &new).unwrap()), expected);
+        let without = store.dir("", vec![]);
+        assert!(matches!(all(&store.reader(), &old, &without), Err(Error::Damaged(_))));
+    }
+
+    #[test]
+    fn renames_go_first_to_the_same_name() {
+        let mut store = TestStore::new();
+        let content = noise(1, 50_000);
+        let (x, y) = (store.file("x", &content), store.file("y", &content));
+        let empty = store.file("empty", b"");
+        let from = store.dir("from", vec![empty.clone(), x.clone(), y.clone()]);
+        let z = store.file("z", &content);
+        let to = store.dir("to", vec![x, y, z]);
+        let (old, new) = (store.dir("", vec![from]), store.dir("", vec![empty, to]));
+        store.flush();
+        let found = all(&store.reader(), &old, &new).unwrap();
+        let renamed: Vec<_> = found.iter().filter_map(|one| Some((one.old_path.clone()?, one.path.clone()))).collect();
+        let expected = [(b"t/from/x".to_vec(), b"t/to/x".to_vec()), (b"t/from/y".to_vec(), b"t/to/y".to_vec())];
+        assert_eq!(renamed, expected);
+        let others: Vec<_> = told(&found).into_iter().filter(|(kind, _)| *kind != "renamed").collect();
+        let expected = [
+            ("added", "t/empty"),
+            ("removed", "t/from"),
+            ("removed", "t/from/empty"),
+            ("added", "t/to"),
+            ("added", "t/to/z"),
+        ];
+        assert_eq!(others, expected.map(|(kind, path)| (kind, path.to_string())));
+    }
+
+    #[test]
+    fn too_many_differences_are_shown_without_renames() {
+        for (count, expected) in [(40, "renamed"), (200, "added")] {
+            let mut store = TestStore::new();
+            let files = many(&mut store, count, 0);
+            let (old, new) = (store.dir("a", files.clone()), store.dir("b", files));
+            let (old, new) = (store.dir("", vec![old]), store.dir("", vec![new]));
+            store.flush();
+            let found = told(&all(&store.reader(), &old, &new).unwrap());
+            let paths: Vec<_> = found.iter().filter(|one| one.0 == expected && one.1.starts_with("t/b/")).collect();
+            assert_eq!(paths.len() as u64, count);
+            assert!(found.is_sorted_by_key(|one| one.1.split('/').map(String::from).collect::<Vec<_>>()));
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_bound() {
+        let mut store = TestStore::new();
+        let mut deep = store.file("f", b"x");
+        for _ in 0..crate::walk::MAX_DEPTH + 2 {
+            deep = store.dir("d", vec![deep]);
+        }
+        let (old, new) = (store.dir("", vec![]), store.dir("", vec![deep]));
+        store.flush();
+        assert!(matches!(all(&store.reader(), &old, &new), Err(Error::Damaged(_))));
+    }
 }

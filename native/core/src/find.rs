@@ -15,7 +15,7 @@ use crate::reader::Reader;
 use crate::walk::{check_depth, join, Entries, Pace, BATCH};
 
 /// Findings that are remembered for other trees; then only where nothing was found.
-const MAX_REMEMBERED: usize = 200_000;
+const MAX_REMEMBERED: usize = if cfg!(test) { 12 } else { 200_000 };
 /// What a pattern may take when it is compiled.
 const MAX_PATTERN_BYTES: usize = 4 << 20;
 
@@ -300,6 +300,132 @@ impl Find {
                 }
                 hits => last.below = hits,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::*;
+    use proptest::prelude::*;
+
+    /// A tree whose files have one of these names; small numbers give the same directories often.
+    fn make(store: &mut TestStore, seed: &[u8], depth: usize) -> Vec<Entry> {
+        let names = ["a", "b", "hit", "z"];
+        let mut entries = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            let choice = seed[(at + depth) % seed.len()];
+            if choice % 3 == 1 {
+                entries.push(store.file(name, &noise(u64::from(choice), 3)));
+            } else if choice % 3 == 2 && depth < 4 {
+                let below = make(store, &seed[1 + at % 2..], depth + 1);
+                entries.push(store.dir(name, below));
+            }
+        }
+        entries
+    }
+
+    fn naive(reader: &Reader, tree: usize, path: &[u8], entry: &Entry, wanted: &str, out: &mut Vec<(usize, Vec<u8>)>) {
+        if *entry.name == *wanted.as_bytes() {
+            out.push((tree, path.to_vec()));
+        }
+        let Some(directory) = entry.directory() else { return };
+        for below in reader.children(directory).unwrap() {
+            naive(reader, tree, &join(path, &below.name), &below, wanted, out);
+        }
+    }
+
+    fn all(find: &mut Find, reader: &Reader) -> Vec<(usize, Vec<u8>)> {
+        let go_on = || Ok(());
+        let mut pace = Pace::new(&go_on);
+        let mut found = Vec::new();
+        while let Some(batch) = find.batch(reader, &mut pace).unwrap() {
+            found.extend(batch.into_iter().map(|one| (one.tree, one.path)));
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// More is found than is remembered, and some of it in directories that other trees have.
+        #[test]
+        fn what_is_remembered_is_what_a_naive_walk_finds(
+            seeds in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 12), 1..5),
+            on_path: bool,
+        ) {
+            let mut store = TestStore::new();
+            let mut trees = Vec::new();
+            for (number, seed) in seeds.iter().chain(&seeds).enumerate() {
+                let below = make(&mut store, seed, 0);
+                let entry = store.dir("top", below);
+                trees.push(Tree { number, path: b"/top".to_vec(), top: Top::Entry(Box::new(entry)) });
+            }
+            store.flush();
+            let reader = store.reader();
+            let mut expected = Vec::new();
+            for tree in &trees {
+                let Top::Entry(entry) = &tree.top else { unreachable!() };
+                naive(&reader, tree.number, &tree.path, entry, "hit", &mut expected);
+            }
+            let query = Query::new(if on_path { "/top/**/hit" } else { "hit" }, false, false).unwrap();
+            prop_assert_eq!(all(&mut Find::new(query, trees), &reader), expected);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_trees_share_is_read_once() {
+        let mut store = TestStore::new();
+        let files: Vec<Entry> = (0..3000).map(|n| store.file(&format!("f{n:04}"), b"x")).collect();
+        let shared = store.dir("shared", files);
+        let roots: Vec<Id> = (0..100)
+            .map(|n| {
+                let own = store.file("own", &noise(n, 10));
+                let top = store.dir("", vec![own, shared.clone()]);
+                store.root(top, vec![])
+            })
+            .collect();
+        store.flush();
+        let reader = store.reader();
+        let trees = |roots: &[Id]| -> Vec<Tree> {
+            roots
+                .iter()
+                .enumerate()
+                .map(|(number, id)| Tree { number, path: b"/t".to_vec(), top: Top::Root(*id) })
+                .collect()
+        };
+        let mut find = Find::new(Query::new("nothing", false, false).unwrap(), trees(&roots));
+        assert_eq!(all(&mut find, &reader), vec![]);
+        // 100 tops, and what is shared.
+        assert_eq!(find.memo.len(), 101);
+        let find = Query::new("f0007", false, false).unwrap();
+        assert_eq!(all(&mut Find::new(find, trees(&roots)), &reader).len(), 100);
+    }
+
+    #[test]
+    fn patterns() {
+        let is = |pattern: &str, regex: bool, case: bool, path: &str| {
+            let query = Query::new(pattern, regex, case).unwrap();
+            let name = path.rsplit('/').next().unwrap();
+            query.matches(path.as_bytes(), name.as_bytes(), &entry(name, What::Fifo))
+        };
+        assert!(is("*.c", false, false, "/a/b.c"));
+        assert!(!is("*.c", false, false, "/a/b.cc"));
+        assert!(is("B.?", false, true, "/a/b.c"));
+        assert!(is("a/*", false, false, "/x/a/b.c"));
+        assert!(!is("a/*", false, false, "/x/a/y/b.c"));
+        assert!(is("/x/**/b.c", false, false, "/x/a/y/b.c"));
+        assert!(!is("/a/*", false, false, "/x/a/b"));
+        assert!(is("^b", true, false, "/a/b.c"));
+        assert!(!is("^a", true, false, "/a/b.c"));
+        assert!(is("^/a/.", true, false, "/a/b.c"));
+        assert!(is("Ä", true, true, "/a/ä"));
+        let odd = entry("x", What::Fifo);
+        assert!(Query::new("*", false, false).unwrap().matches(b"/\xff", b"\xff\n", &odd));
+        assert!(Query::new("^.*$", true, false).unwrap().matches(b"/x", b"a\n", &odd));
+        for (pattern, regex) in [("[", false), ("{a", false), ("(", true), ("(x{999}){999}", true)] {
+            assert!(matches!(Query::new(pattern, regex, false), Err(Error::Invalid(_))), "{pattern}");
         }
     }
 }
