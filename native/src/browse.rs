@@ -1,9 +1,11 @@
 //! Walking, comparing and searching trees: iterators that hand out batches, and tasks.
 
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 use snapstore_core::diff::{self, Change, Diff, Fields, Pair};
 use snapstore_core::error::{Error, Result};
 use snapstore_core::find::{self, Find, Found, Query, Top, Tree, TYPES};
@@ -77,7 +79,7 @@ impl TreeWalk {
 
 /// Kind, path, old path, old and new entry, names of the fields that differ, error.
 type Changed<'py> = (
-    &'static str,
+    Bound<'py, PyString>,
     Bound<'py, PyBytes>,
     Option<Bound<'py, PyBytes>>,
     Option<Entry>,
@@ -86,20 +88,29 @@ type Changed<'py> = (
     Option<String>,
 );
 
-fn changed<'py>(py: Python<'py>, change: Change) -> PyResult<Changed<'py>> {
-    Ok((
-        change.kind(),
-        path(py, &change.path),
-        change.old_path.map(|old| path(py, &old)),
-        change.old.map(Entry),
-        change.new.map(Entry),
-        PyTuple::new(py, change.fields.names())?,
-        change.error,
-    ))
-}
-
+/// Words that come again and again are made once in a batch.
 fn give<'py>(py: Python<'py>, found: Option<Vec<Change>>) -> PyResult<Option<Vec<Changed<'py>>>> {
-    found.map(|found| found.into_iter().map(|change| changed(py, change)).collect()).transpose()
+    let Some(found) = found else { return Ok(None) };
+    let mut kinds: HashMap<&'static str, Bound<'py, PyString>> = HashMap::new();
+    let mut fields: HashMap<u16, Bound<'py, PyTuple>> = HashMap::new();
+    let mut given = Vec::with_capacity(found.len());
+    for change in found {
+        let kind = change.kind();
+        let names = match fields.entry(change.fields.0) {
+            Vacant(place) => place.insert(PyTuple::new(py, change.fields.names())?).clone(),
+            Occupied(place) => place.get().clone(),
+        };
+        given.push((
+            kinds.entry(kind).or_insert_with(|| PyString::intern(py, kind)).clone(),
+            path(py, &change.path),
+            change.old_path.map(|old| path(py, &old)),
+            change.old.map(Entry),
+            change.new.map(Entry),
+            names,
+            change.error,
+        ));
+    }
+    Ok(Some(given))
 }
 
 fn ignored(names: &[String]) -> PyResult<Fields> {

@@ -24,6 +24,7 @@ _CONTROLS = (
     r"\ud800-\udfff"  # bytes that are not UTF-8, and lone surrogates
     r"\U000e0000-\U000e007f"  # tags
 )
+_ENCODING = sys.getfilesystemencoding()
 _UNSAFE = re.compile(f"[{_CONTROLS}]")
 _UNSAFE_OR_BACKSLASH = re.compile(rf"[\\{_CONTROLS}]")
 _SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
@@ -31,7 +32,7 @@ _SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 def name(path: bytes | str) -> str:
     """A path or name of a file, escaped."""
-    text = os.fsdecode(path) if isinstance(path, bytes) else path
+    text = path.decode(_ENCODING, "surrogateescape") if isinstance(path, bytes) else path
     if text.isprintable() and "\\" not in text:
         return text  # most are: this is what a long listing costs
     return _UNSAFE_OR_BACKSLASH.sub(_escape, text)
