@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use snapstore_core::chunker::{choose, Chunker, HEAD_LEN};
 
+mod browse;
 mod errors;
 mod index;
 mod keys;
@@ -48,6 +49,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<reader::RestoreResult>()?;
     module.add_class::<reader::CheckResult>()?;
     module.add_class::<reader::PackCheckResult>()?;
+    module.add_class::<browse::TreeWalk>()?;
+    module.add_class::<browse::TreeDiff>()?;
+    module.add_class::<browse::DirectoryDiff>()?;
+    module.add_class::<browse::TreeFind>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::WriterResult>()?;
     module.add_class::<writer::RootResult>()?;
@@ -56,6 +61,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(keys::read_pack_table, module)?)?;
     module.add_function(wrap_pyfunction!(keys::hash_pack, module)?)?;
     module.add_function(wrap_pyfunction!(keys::location, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::differing_fields, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::same_entry, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::lookup, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::unique_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(cut_points, module)?)?;
     Ok(())
 }

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from snapstore.base.progress import Progress
     from snapstore.model.config import Config
+    from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Finding, Health
     from snapstore.model.results import (
         CheckProblem,
@@ -95,6 +96,7 @@ _HOMES = {
     "snapstore.base.progress": ("Progress",),
     "snapstore.model.config": ("Config",),
     "snapstore.model.health": ("Finding", "Health"),
+    "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
     "snapstore.model.results": (
         "CheckProblem",
         "CheckReport",
@@ -125,6 +127,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "AmbiguousReference",
     "Cancelled",
+    "Change",
     "CheckFailed",
     "CheckProblem",
     "CheckReport",
@@ -132,7 +135,10 @@ __all__ = [
     "Config",
     "CreateResult",
     "DamagedObject",
+    "DiffStat",
+    "DiskUse",
     "Finding",
+    "FoundEntry",
     "Health",
     "IndexDamaged",
     "InvalidArgument",
@@ -142,6 +148,7 @@ __all__ = [
     "OperationDenied",
     "OperationTimeout",
     "PathNotFound",
+    "PathVersion",
     "Progress",
     "ReindexResult",
     "RestoreResult",

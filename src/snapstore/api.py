@@ -15,6 +15,7 @@ from snapstore.base.units import Duration, Size, duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
 from snapstore.model.filters import Filter, Paths, Texts
+from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
 from snapstore.model.health import Finding, Health
 from snapstore.model.results import (
     CheckProblem,
@@ -32,13 +33,18 @@ from snapstore.repository.keys import Password
 from snapstore.repository.open import Repository, new_id
 
 __all__ = [
+    "Change",
     "CheckProblem",
     "CheckReport",
     "Config",
     "CreateResult",
+    "DiffStat",
+    "DiskUse",
     "Finding",
+    "FoundEntry",
     "Health",
     "ListedEntry",
+    "PathVersion",
     "Progress",
     "ReindexResult",
     "RestoreResult",
@@ -326,6 +332,126 @@ class Store:
         """
         snapshot, within = self._find(ref, path)
         return listing.read(self._repository, snapshot, within)
+
+    def diff(
+        self,
+        old: str,
+        new: str,
+        *,
+        paths: Sequence[Path_] = (),
+        ignore: Sequence[str] = (),
+        renames: bool = True,
+    ) -> Iterator[Change]:
+        """Differences between two snapshots, sorted by path, a directory before what is in it.
+
+        Roots of the same path are compared; where each snapshot has one only, these, and paths are
+        those of the new one. Either may be `REF:PATH`; `paths`: only these and what is below them.
+        `ignore`: fields (`mode`, `owner`, `mtime`, `xattrs`, …) that make no difference. `renames`:
+        a file that was removed, and one that was added with the same content, are one change; they
+        are looked for among at most 150,000 differences. Which names are hard links of each other
+        is not compared. Raises SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
+        """
+        from snapstore.ops import diff as comparing
+
+        (before, old_path), (after, new_path) = self.resolve(old), self.resolve(new)
+        return comparing.diff(
+            self._repository,
+            before,
+            after,
+            old_path=old_path,
+            new_path=new_path,
+            paths=[os.fsencode(path) for path in paths],
+            ignore=ignore,
+            renames=renames,
+        )
+
+    def diff_directory(
+        self, ref: str, directory: Path_, *, ignore: Sequence[str] = (), content: bool = False
+    ) -> Iterator[Change]:
+        """Differences of what is on disk from a snapshot, sorted by path.
+
+        A directory that lies in what the snapshot took is compared with its own place in it; any
+        other as `restore` would fill it: with the single root, or with each root at its path below
+        it. `REF:PATH` says with what. Contents of files are equal when size and time of the last
+        change are, and are compared when only the size is; with `content` whenever it is. Renames
+        are not looked for; sockets, holes and hard links are not compared. What cannot be read has
+        the kind `unreadable`. Raises SnapshotNotFound, PathNotFound, SourceNotFound,
+        InvalidArgument, DamagedObject.
+        """
+        from snapstore.ops import diff as comparing
+
+        snapshot, within = self.resolve(ref)
+        return comparing.diff_directory(
+            self._repository,
+            snapshot,
+            within,
+            os.fsencode(directory),
+            ignore=ignore,
+            content=content,
+        )
+
+    def find(
+        self,
+        pattern: str,
+        *refs: str,
+        regex: bool = False,
+        ignore_case: bool = False,
+        larger_than: int | None = None,
+        smaller_than: int | None = None,
+        newer_than: times.Time | None = None,
+        older_than: times.Time | None = None,
+        types: Sequence[str] = (),
+    ) -> Iterator[FoundEntry]:
+        """Entries that match, snapshot by snapshot, the newest first; or in `refs` (which may be
+        `REF:PATH`), as given. Snapshots that cannot be read are left out.
+
+        `pattern`: a glob for the whole name, or with `regex` a regular expression for any part of
+        it. A pattern with a `/` is for the path as recorded; a glob that does not begin with one is
+        for the end of the path. Sizes are bytes, and of what is no file 0; times are those of the
+        last change. Raises SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
+        """
+        from snapstore.ops import find as finding
+
+        return finding.find(
+            self._repository,
+            pattern,
+            [self.resolve(ref) for ref in refs] or None,
+            regex=regex,
+            ignore_case=ignore_case,
+            larger_than=larger_than,
+            smaller_than=smaller_than,
+            newer_than=newer_than,
+            older_than=older_than,
+            types=types,
+        )
+
+    def log(
+        self, path: Path_, *, host: str | None = None, source: str | None = None
+    ) -> list[PathVersion]:
+        """Versions of what is at a path, the newest first, with the snapshots that have each.
+
+        Only snapshots that took the path, or something around it, count. Those of each host follow
+        each other by themselves. `path`: as recorded, or relative to roots. Raises PathNotFound
+        when no snapshot has it, DamagedObject.
+        """
+        from snapstore.ops import log as following
+
+        return following.log(self._repository, os.fsencode(path), host=host, source=source)
+
+    def du(self, ref: str | None = None, progress: Observer | None = None) -> list[DiskUse]:
+        """What snapshots take and what each alone holds: all of them, the newest first, or only
+        that of `ref`, which may be `REF:PATH`.
+
+        What a path shares with other places in its own snapshot counts as its own. Needs 16 to 32
+        bytes of memory for each distinct chunk of the store. Raises SnapshotNotFound, PathNotFound,
+        DamagedObject.
+        """
+        from snapstore.ops import usage as measuring
+
+        if ref is None:
+            return measuring.du_all(self._repository, progress)
+        snapshot, path = self.resolve(ref)
+        return [measuring.du(self._repository, snapshot, path, progress)]
 
     # Bringing back
 

@@ -1,7 +1,8 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source → take, restore, check.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source, walk → take, restore, check,
+//! diff, live, find, lookup, usage.
 
 pub mod bytes;
 pub mod cache;
@@ -9,10 +10,14 @@ pub mod check;
 pub mod chunker;
 pub mod compress;
 pub mod content;
+pub mod diff;
 pub mod error;
+pub mod find;
 pub mod frame;
 pub mod id;
 pub mod index;
+pub mod live;
+pub mod lookup;
 pub mod node;
 pub mod pack;
 pub mod packer;
@@ -23,6 +28,8 @@ pub mod restore;
 pub mod seal;
 pub mod source;
 pub mod take;
+pub mod usage;
+pub mod walk;
 
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@ which Python polls; the interpreter lock is never held while bytes move. Errors 
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar, final, type_check_only
 
 _T_co = TypeVar("_T_co", covariant=True)
@@ -13,6 +13,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 __all__ = [
     "VERSION",
     "CheckResult",
+    "DirectoryDiff",
     "Entry",
     "Keys",
     "PackCheckResult",
@@ -21,13 +22,20 @@ __all__ = [
     "RestoreResult",
     "RootResult",
     "Task",
+    "TreeDiff",
+    "TreeFind",
+    "TreeWalk",
     "Writer",
     "WriterResult",
     "cut_points",
+    "differing_fields",
     "hash_pack",
     "location",
+    "lookup",
     "read_frame",
     "read_pack_table",
+    "same_entry",
+    "unique_bytes",
     "write_frame",
 ]
 
@@ -372,6 +380,92 @@ class Reader:
         threads: int = 0,
     ) -> Task[PackCheckResult]:
         """Checks packs (kind, id, size as listed): header, trailer, footer; with `read_data` also the name, every block and every id."""
+
+_Change = tuple[str, bytes, bytes | None, Entry | None, Entry | None, tuple[str, ...], str | None]
+"""Kind, path, old path of what was renamed, old and new entry, names of the fields that differ, why it cannot be read."""
+
+@final
+class TreeWalk(Iterator[list[tuple[bytes, Entry]]]):
+    """What is in a directory, with `recursive` everything below: batches of (path, entry), each directory before what is
+    in it. Memory does not depend on how much there is. `path`: the directory's own."""
+
+    def __new__(
+        cls, reader: Reader, directory: Entry, path: bytes, *, recursive: bool
+    ) -> TreeWalk: ...
+    def __iter__(self) -> TreeWalk: ...
+    def __next__(self) -> list[tuple[bytes, Entry]]: ...
+
+@final
+class TreeDiff(Iterator[list[_Change]]):
+    """Differences between entries and all below them, in batches, sorted by path. `pairs`: (path, entry) of old and new.
+    Directories with the same node are never entered. `renames`: files with the same content are looked for among at most
+    150,000 differences; with more of them, and without it, memory does not depend on how many there are."""
+
+    def __new__(
+        cls,
+        reader: Reader,
+        pairs: Sequence[tuple[tuple[bytes, Entry] | None, tuple[bytes, Entry] | None]],
+        *,
+        ignore: Sequence[str] = ...,
+        renames: bool = True,
+    ) -> TreeDiff: ...
+    def __iter__(self) -> TreeDiff: ...
+    def __next__(self) -> list[_Change]: ...
+
+@final
+class DirectoryDiff(Iterator[list[_Change]]):
+    """Differences of what is on disk at `path` from `entry`, whose path is shown as `shown`. Contents are compared where
+    the size is the same but the time is not; with `content` wherever the size is. No link is followed; nothing but
+    directories and regular files is opened. Raises SourceNotFound when `path` itself cannot be read."""
+
+    def __new__(
+        cls,
+        reader: Reader,
+        shown: bytes,
+        entry: Entry,
+        path: bytes,
+        *,
+        ignore: Sequence[str] = ...,
+        content: bool = False,
+    ) -> DirectoryDiff: ...
+    def __iter__(self) -> DirectoryDiff: ...
+    def __next__(self) -> list[_Change]: ...
+
+@final
+class TreeFind(Iterator[list[tuple[int, bytes, Entry]]]):
+    """Entries that match, in batches of (number of the tree, path, entry). `trees`: path, and root id or entry.
+    A directory's node that is in several trees is read once. Raises InvalidArgument for a pattern that has no meaning."""
+
+    def __new__(
+        cls,
+        reader: Reader,
+        trees: Sequence[tuple[bytes, bytes, Entry | None]],
+        pattern: str,
+        *,
+        regex: bool = False,
+        ignore_case: bool = False,
+        larger_than: int | None = None,
+        smaller_than: int | None = None,
+        newer_than_ns: int | None = None,
+        older_than_ns: int | None = None,
+        types: Sequence[str] = ...,
+    ) -> TreeFind: ...
+    def __iter__(self) -> TreeFind: ...
+    def __next__(self) -> list[tuple[int, bytes, Entry]]: ...
+
+def differing_fields(old: Entry, new: Entry) -> tuple[str, ...]:
+    """Names of what differs between two entries of one type; what is in directories is not looked at."""
+
+def same_entry(one: Entry, other: Entry) -> bool:
+    """Whether two entries are the same but for their names, with all that is below them."""
+
+def lookup(reader: Reader, wanted: Sequence[tuple[bytes, bytes]]) -> Task[list[Entry | None]]:
+    """What is at each (root id, path below it), no link followed. Directories that roots share are read once."""
+
+def unique_bytes(
+    reader: Reader, groups: Sequence[Sequence[tuple[bytes, Entry | None]]]
+) -> Task[list[int]]:
+    """For each group of trees (root id, or entry): plain bytes of the chunks and nodes that no other group holds."""
 
 def cut_points(content: bytes, chunk_bytes: int, keys: Keys) -> list[tuple[int, int, bytes | None]]:
     """(offset, length, id or None for a zero run) of `content` without holes, for golden vectors and tests."""

@@ -13,8 +13,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from snapstore.model.results import Entry
 
 _CONTROLS = (
     r"\x00-\x1f\x7f-\x9f"  # C0, delete, C1
@@ -22,6 +25,7 @@ _CONTROLS = (
     r"\ud800-\udfff"  # bytes that are not UTF-8, and lone surrogates
     r"\U000e0000-\U000e007f"  # tags
 )
+_ENCODING = sys.getfilesystemencoding()
 _UNSAFE = re.compile(f"[{_CONTROLS}]")
 _UNSAFE_OR_BACKSLASH = re.compile(rf"[\\{_CONTROLS}]")
 _SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
@@ -29,7 +33,9 @@ _SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 def name(path: bytes | str) -> str:
     """A path or name of a file, escaped."""
-    text = os.fsdecode(path) if isinstance(path, bytes) else path
+    text = path.decode(_ENCODING, "surrogateescape") if isinstance(path, bytes) else path
+    if text.isprintable() and "\\" not in text:
+        return text  # most are: this is what a long listing costs
     return _UNSAFE_OR_BACKSLASH.sub(_escape, text)
 
 
@@ -105,6 +111,18 @@ def mode(type: str, bits: int) -> str:
     return stat.filemode(_TYPE_BITS[type] | bits)
 
 
+def entry_line(path: bytes, entry: "Entry", owners: dict[str, Any]) -> str:
+    """An entry as `ls -l` shows it; `owners`: names by number, as the snapshot has them."""
+    users, groups = owners.get("users", {}), owners.get("groups", {})
+    user = plain(users.get(str(entry.uid), str(entry.uid)))
+    group = plain(groups.get(str(entry.gid), str(entry.gid)))
+    time = moment(datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000, UTC))
+    what = f"{entry.device[0]}, {entry.device[1]}" if entry.device else f"{entry.size}"
+    facts = f"{mode(entry.type, entry.mode)} {user:<8} {group:<8} {what:>12} {time}"
+    target = f" -> {name(entry.target)}" if entry.target is not None else ""
+    return f"{facts} {name(path)}{target}"
+
+
 # Terminal
 
 
@@ -171,6 +189,20 @@ def styled(text: str, style: str, stream: TextIO) -> str:
 def out(line: str = "") -> None:
     """A line of the result."""
     sys.stdout.write(line + "\n")
+
+
+def lines(found: Iterable[str]) -> None:
+    """Lines of a result that may be long."""
+    sys.stdout.writelines(line + "\n" for line in found)
+
+
+def paths(found: Iterable[bytes]) -> None:
+    """A path a line: escaped on a terminal, byte for byte elsewhere."""
+    if escapes():
+        lines(map(name, found))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.writelines(path + b"\n" for path in found)
 
 
 def note(line: str) -> None:

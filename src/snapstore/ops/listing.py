@@ -109,15 +109,7 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
 def _below(
     reader: "_native.Reader", path: bytes, directory: "_native.Entry", recursive: bool
 ) -> Iterator[ListedEntry]:
-    """Entries below a directory, each directory before what is in it; depth costs no recursion."""
-    waiting = [(path, iter(reader.children(directory)))]
-    while waiting:
-        above, entries = waiting[-1]
-        entry = next(entries, None)
-        if entry is None:
-            waiting.pop()
-            continue
-        listed = ListedEntry(places.join(above, entry.name), entry)
-        yield listed
-        if recursive and entry.type == "directory":
-            waiting.append((listed.path, iter(reader.children(entry))))
+    """Entries below a directory, each directory before what is in it."""
+    for batch in _native.TreeWalk(reader, directory, path, recursive=recursive):
+        for below, entry in batch:
+            yield ListedEntry(below, entry)

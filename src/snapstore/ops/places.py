@@ -30,7 +30,7 @@ def join(root: bytes, below: bytes) -> bytes:
 
 def find(reader: "_native.Reader", snapshot: Snapshot, path: bytes) -> Place:
     """The place of a path: absolute as recorded, or relative to a root. PathNotFound."""
-    for root, below in _candidates(snapshot.roots, path):
+    for root, below in candidates(snapshot.roots, path):
         entry = walk(reader, root, below)
         if entry is not None:
             return Place(root, below, entry)
@@ -61,7 +61,7 @@ def roots_below(snapshot: Snapshot, path: bytes) -> list[Root]:
     return [root for root in snapshot.roots if root.path.startswith(prefix)]
 
 
-def _candidates(roots: Sequence[Root], path: bytes) -> Iterator[tuple[Root, bytes]]:
+def candidates(roots: Sequence[Root], path: bytes) -> Iterator[tuple[Root, bytes]]:
     """Roots that a path may lie in, the longest first, with what is left of it."""
     for root in sorted(roots, key=lambda root: len(root.path), reverse=True):
         prefix = root.path.rstrip(b"/")

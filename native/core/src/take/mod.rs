@@ -257,7 +257,7 @@ fn source_error(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// An entry without what must be read.
-fn entry_of(stat: &Stat, name: Box<[u8]>) -> Entry {
+pub(crate) fn entry_of(stat: &Stat, name: Box<[u8]>) -> Entry {
     let what = match stat.kind {
         FileType::Directory => What::Directory(Directory::default()),
         FileType::Fifo => What::Fifo,
