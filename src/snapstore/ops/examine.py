@@ -188,7 +188,9 @@ def _fuse(search_path: Sequence[str]) -> Finding:
     if os.geteuid() and not any(_programs(name, search_path) for name in ("fusermount3",)):
         missing.append("fusermount3")
     if not missing:
-        return Finding("fuse", "ok", "snapshots can be mounted, once this version's successor can")
+        return Finding(
+            "fuse", "ok", "all that mounting needs is there; mounting itself comes later"
+        )
     return Finding(
         "fuse",
         "note",
