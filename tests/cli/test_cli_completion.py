@@ -88,6 +88,8 @@ def test_paths_in_a_snapshot(store: Snap) -> None:
     assert texts(store, "snap restore first:docs/n", "zsh") == ["first:docs/note.txt"]
     assert texts(store, "snap ls first~0:docs/n", "zsh") == ["first~0:docs/note.txt"]
     assert texts(store, "snap ls first:/no/such/", "zsh") == []
+    assert texts(store, "snap restore first docs/n") == ["docs/note.txt"]
+    assert texts(store, f"snap restore first x {top}/da", "zsh") == [f"{top}/data.bin"]
 
 
 def test_names_that_a_shell_would_take_apart(store: Snap) -> None:

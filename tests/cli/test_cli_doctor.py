@@ -39,7 +39,7 @@ def program(path: Path, text: str) -> None:
 def test_all_is_well(healthy: Snap) -> None:
     found = findings(healthy)
     assert list(found) == ["core", "store", "index", "space", "clock", "fuse", "command"]
-    assert found["store"]["message"] == f"{healthy.store}, 1 snapshots"
+    assert found["store"]["message"] == f"{healthy.store}, 1 snapshot"
     text = str(healthy("doctor"))
     assert re.search(r"^ok     core      version \d", text)
     assert text.endswith("nothing is wrong\n")
@@ -65,7 +65,13 @@ def test_a_store_that_is_none(snap: Snap, files: Path) -> None:
 def test_a_store_with_a_damaged_snapshot(healthy: Snap) -> None:
     for path in (healthy.store / "snap").iterdir():
         path.write_bytes(b"damaged")
-    assert "1 snapshots, of which 1 cannot be read" in findings(healthy, 1)["store"]["message"]
+    assert "1 snapshot, of which 1 cannot be read" in findings(healthy, 1)["store"]["message"]
+
+
+def test_a_store_that_cannot_be_listed(healthy: Snap) -> None:
+    (healthy.store / "snap").rename(healthy.store / "snap-away")
+    (healthy.store / "snap").write_bytes(b"no directory")
+    assert findings(healthy, 1)["store"]["level"] == "wrong"
 
 
 def test_a_clock_that_is_behind_the_snapshots(healthy: Snap, files: Path) -> None:

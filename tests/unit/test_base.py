@@ -63,7 +63,7 @@ def test_every_error_takes_a_message_alone(cls: type[SnapstoreError]) -> None:
     assert error.to_dict() == {
         "kind": cls.kind,
         "message": "what happened",
-        "hint": None,
+        "hint": cls.usual_hint,
         "exit_code": cls.exit_code,
     }
     assert inspect.getdoc(cls)

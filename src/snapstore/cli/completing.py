@@ -216,6 +216,14 @@ def references(
     return []
 
 
+def recorded_paths(ctx: click.Context, incomplete: str) -> Items:
+    """Paths in the snapshot that the argument `ref` names."""
+    with contextlib.suppress(Exception), open_store(_settings(ctx), "r") as store:
+        snapshot, _ = store.resolve(ctx.params["ref"])
+        return list(_items(store, snapshot, "", incomplete))
+    return []
+
+
 def recorded(ctx: click.Context, field: str, incomplete: str) -> Items:
     """Values that snapshots have in a field: name, tag, host or source."""
     with contextlib.suppress(Exception), open_store(_settings(ctx), "r") as store:
@@ -257,10 +265,15 @@ def _paths(store: "Store", incomplete: str) -> Iterator[CompletionItem[str]]:
     if within is None:
         return
     typed = os.fsdecode(within)
-    reference = incomplete[: len(incomplete) - len(typed)]
+    yield from _items(store, snapshot, incomplete[: len(incomplete) - len(typed)], typed)
+
+
+def _items(
+    store: "Store", snapshot: "Snapshot", before: str, typed: str
+) -> Iterator["CompletionItem[str]"]:
     for path, directory in _below(store, snapshot, typed):
         kind = "part" if directory else "plain"
-        yield CompletionItem(reference + path + ("/" if directory else ""), type=kind)
+        yield CompletionItem(before + path + ("/" if directory else ""), type=kind)
 
 
 def _below(store: "Store", snapshot: "Snapshot", typed: str) -> Iterable[tuple[str, bool]]:

@@ -10,7 +10,7 @@ from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
-from snapstore.cli.values import PATH
+from snapstore.cli.values import PATH, RecordedPath
 
 if TYPE_CHECKING:
     from snapstore.api import RestoreResult
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("ref", metavar="REF[:PATH]")
-@click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]…")
+@click.argument("paths", nargs=-1, type=RecordedPath(), metavar="[PATH]…")
 @click.option("--target", type=PATH, metavar="DIR", help="A new or empty directory.")
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 @click.pass_obj

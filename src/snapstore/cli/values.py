@@ -84,6 +84,17 @@ class Reference(click.types.StringParamType):
         return completing.references(ctx, incomplete, with_path=self.with_path)
 
 
+class RecordedPath(click.types.StringParamType):
+    """A path in the snapshot that the command's argument `ref` names, completed from it."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem[str]]":
+        from snapstore.cli import completing
+
+        return completing.recorded_paths(ctx, incomplete)
+
+
 class Recorded(click.types.StringParamType):
     """A text that is completed from what the store's snapshots have in a field."""
 

@@ -68,13 +68,17 @@ def _core() -> Finding:
 
 
 def _store(path: Path, cache_dir: Path | None) -> tuple[Finding, Repository | None]:
+    repository: Repository | None = None
     try:
         repository = Repository.open(path, cache_dir=cache_dir)
+        snapshots = repository.catalog.snapshots()
     except SnapstoreError as error:
+        if repository is not None:
+            repository.close()
         return Finding("store", "wrong", error.message, error.hint), None
-    snapshots = repository.catalog.snapshots()
     unread = sum(snapshot.status == "damaged" for snapshot in snapshots)
-    text = f"{path}, {len(snapshots)} snapshots"
+    count = len(snapshots)
+    text = f"{path}, {count} {'snapshot' if count == 1 else 'snapshots'}"
     if unread:
         hint = "check says what is damaged"
         return Finding("store", "wrong", f"{text}, of which {unread} cannot be read", hint), (
@@ -184,7 +188,9 @@ def _fuse(search_path: Sequence[str]) -> Finding:
     if os.geteuid() and not any(_programs(name, search_path) for name in ("fusermount3",)):
         missing.append("fusermount3")
     if not missing:
-        return Finding("fuse", "ok", "snapshots can be mounted, once this version's successor can")
+        return Finding(
+            "fuse", "ok", "all that mounting needs is there; mounting itself comes later"
+        )
     return Finding(
         "fuse",
         "note",

@@ -76,7 +76,7 @@ def ls(
                 yield from _below(reader, root.path, entry, True)
         return
     try:
-        place = places.find(reader, snapshot, path)
+        place = places.find(reader, snapshot, path, suggest=True)
     except PathNotFound:
         roots = places.roots_below(snapshot, path)
         if not roots:
@@ -99,7 +99,7 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
     """
     require_ready(snapshot)
     reader = repository.reader(snapshot)
-    entry = places.find(reader, snapshot, path).entry
+    entry = places.find(reader, snapshot, path, suggest=True).entry
     if entry.type != "file":
         raise InvalidArgument(f"{to_text(path)} is not a file but a {entry.type}")
     for offset in range(0, entry.size, READ_BYTES):
