@@ -208,7 +208,7 @@ type LinkPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
 #[pyclass(frozen, module = "snapstore._native")]
 pub struct Reader {
-    inner: Arc<reader::Reader>,
+    pub(crate) inner: Arc<reader::Reader>,
     keys: Arc<id::Keys>,
     store: std::path::PathBuf,
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from snapstore.api import Store, init, open
     from snapstore.base.errors import (
         AmbiguousReference,
+        ArchiveInvalid,
         Cancelled,
         CheckFailed,
         CommandFailed,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         CheckProblem,
         CheckReport,
         CreateResult,
+        ExportResult,
         ListedEntry,
         ReindexResult,
         RestoreResult,
@@ -63,6 +65,7 @@ _HOMES = {
     "snapstore.api": ("Store", "init", "open"),
     "snapstore.base.errors": (
         "AmbiguousReference",
+        "ArchiveInvalid",
         "Cancelled",
         "CheckFailed",
         "CommandFailed",
@@ -97,6 +100,7 @@ _HOMES = {
         "CheckProblem",
         "CheckReport",
         "CreateResult",
+        "ExportResult",
         "ListedEntry",
         "ReindexResult",
         "RestoreResult",
@@ -122,6 +126,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AmbiguousReference",
+    "ArchiveInvalid",
     "Cancelled",
     "CheckFailed",
     "CheckProblem",
@@ -130,6 +135,7 @@ __all__ = [
     "Config",
     "CreateResult",
     "DamagedObject",
+    "ExportResult",
     "IndexDamaged",
     "InvalidArgument",
     "ListedEntry",

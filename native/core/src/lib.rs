@@ -1,7 +1,8 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source → take, restore, check.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source → take, import, restore,
+//! export, check.
 
 pub mod bytes;
 pub mod cache;
@@ -10,8 +11,10 @@ pub mod chunker;
 pub mod compress;
 pub mod content;
 pub mod error;
+pub mod export;
 pub mod frame;
 pub mod id;
+pub mod import;
 pub mod index;
 pub mod node;
 pub mod pack;
@@ -23,6 +26,7 @@ pub mod restore;
 pub mod seal;
 pub mod source;
 pub mod take;
+pub mod tar;
 
 #[cfg(test)]
 mod testing;
