@@ -94,6 +94,21 @@ def kernel_restore(bench: Bench) -> None:
                 bench.check_restored(peer, data.live, target)
 
 
+def export(bench: Bench) -> None:
+    data = datasets.kernel(bench.work)
+    size = _start(bench, data)
+    tools = ("snap", "borg", "tar+zstd")
+    for peer in bench.turn(*tools):
+        place = bench.shared_place(peer)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place))
+        bench.prepare(peer.create(place, data.live, "first"))
+    for _ in bench.runs():
+        for peer in bench.turn(*tools):
+            command = peer.export(bench.shared_place(peer), "first")
+            bench.measure("export", peer, command, data=size)
+
+
 def image_create(bench: Bench) -> None:
     data = datasets.image(bench.work)
     for _ in bench.runs():
@@ -292,6 +307,14 @@ CASES = (
             targets.within("restore", "mksquashfs", 1),
             targets.memory("restore"),
         ),
+        data="kernel",
+    ),
+    Case(
+        "export",
+        "The same tree, written as a tar archive into a pipe",
+        ("snap", "borg", "tar+zstd"),
+        export,
+        (targets.faster("export", "borg", 2), targets.memory("export")),
         data="kernel",
     ),
     Case(

@@ -73,6 +73,10 @@ class Peer(ABC):
         """Writes snapshot `name` below the empty folder `target`."""
         raise NotImplementedError(self.name)
 
+    def export(self, place: Place, name: str) -> Command:
+        """Writes snapshot `name` as a tar archive into a pipe whose reader counts its bytes."""
+        raise NotImplementedError(self.name)
+
     def listing(self, place: Place) -> Command:
         """Prints the snapshots."""
         raise NotImplementedError(self.name)
@@ -133,6 +137,9 @@ class Snap(Peer):
 
     def restore(self, place: Place, target: Path, name: str) -> Command:
         return self._run(place, "restore", "latest", "--target", target)
+
+    def export(self, place: Place, name: str) -> Command:
+        return _counted(self._run(place, "export", name))
 
     def listing(self, place: Place) -> Command:
         return self._run(place, "list")
@@ -239,6 +246,9 @@ class Borg(Peer):
     def restore(self, place: Place, target: Path, name: str) -> Command:
         return self._run(place, "extract", f"::{name}", cwd=target)
 
+    def export(self, place: Place, name: str) -> Command:
+        return _counted(self._run(place, "export-tar", f"::{name}", "-"))
+
     def listing(self, place: Place) -> Command:
         return self._run(place, "list")
 
@@ -283,6 +293,9 @@ class TarZstd(Peer):
     def restore(self, place: Place, target: Path, name: str) -> Command:
         archive = shlex.quote(str(_file(place, name)))
         return _shell(f"zstd -q -dc {archive} | tar -C {shlex.quote(str(target))} -xf -")
+
+    def export(self, place: Place, name: str) -> Command:
+        return _shell(f"zstd -q -dc {shlex.quote(str(_file(place, name)))} | wc -c")
 
 
 class Copy(Peer):
@@ -362,3 +375,9 @@ def _file(place: Place, name: str) -> Path:
 
 def _shell(script: str) -> Command:
     return Command(("bash", "-o", "pipefail", "-c", script))
+
+
+def _counted(command: Command) -> Command:
+    """The command with its output in a pipe that `wc -c` reads."""
+    counted = _shell(f"{shlex.join(command.argv)} | wc -c")
+    return Command(counted.argv, command.env)

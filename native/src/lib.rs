@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use snapstore_core::chunker::{choose, Chunker, HEAD_LEN};
 
+mod archive;
 mod browse;
 mod errors;
 mod index;
@@ -56,6 +57,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::WriterResult>()?;
     module.add_class::<writer::RootResult>()?;
+    module.add_class::<archive::ExportCounts>()?;
+    module.add_class::<archive::ImportResult>()?;
+    module.add_function(wrap_pyfunction!(archive::export_tar, module)?)?;
+    module.add_function(wrap_pyfunction!(archive::import_tar, module)?)?;
     module.add_function(wrap_pyfunction!(keys::write_frame, module)?)?;
     module.add_function(wrap_pyfunction!(keys::read_frame, module)?)?;
     module.add_function(wrap_pyfunction!(keys::read_pack_table, module)?)?;

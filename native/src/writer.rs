@@ -45,7 +45,7 @@ fn bytes(py: Python<'_>, data: &[u8]) -> Py<PyBytes> {
     PyBytes::new(py, data).unbind()
 }
 
-fn root_result(py: Python<'_>, taken: Taken) -> PyResult<Py<PyAny>> {
+pub(crate) fn root_result(py: Python<'_>, taken: Taken) -> PyResult<Py<PyAny>> {
     let id = taken.id.ok_or_else(|| raise(Error::Internal("a root has an id".into())))?;
     let result = RootResult {
         id: bytes(py, &id.0),
@@ -120,14 +120,24 @@ pub struct Writer {
 impl Writer {
     fn spawn(&self, work: impl FnOnce(&Inner, &mut [Lane]) -> Result<Taken> + Send + 'static) -> PyResult<Task> {
         let inner = self.inner.clone();
+        self.run(move |_, _, lanes| work(&inner, lanes), root_result)
+    }
+
+    /// Work on all lanes, and what becomes of its result.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Packer, &Chunker, &mut [Lane]) -> Result<T> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> PyResult<Task> {
+        let inner = self.inner.clone();
         let work = move |_: &Progress| {
             let mut lanes = inner.lanes();
             if lanes.is_empty() {
                 return Err(Error::Invalid("this writer is finished".into()));
             }
-            work(&inner, &mut lanes)
+            work(&inner.packer, &inner.chunker, &mut lanes)
         };
-        Task::spawn(self.progress.clone(), work, root_result)
+        Task::spawn(self.progress.clone(), work, convert)
     }
 }
 

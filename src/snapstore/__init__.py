@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from snapstore.api import Store, examine, init, open
     from snapstore.base.errors import (
         AmbiguousReference,
+        ArchiveInvalid,
         Cancelled,
         CheckFailed,
         CommandFailed,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         CheckProblem,
         CheckReport,
         CreateResult,
+        ExportResult,
         ListedEntry,
         ReindexResult,
         RestoreResult,
@@ -65,6 +67,7 @@ _HOMES = {
     "snapstore.api": ("Store", "examine", "init", "open"),
     "snapstore.base.errors": (
         "AmbiguousReference",
+        "ArchiveInvalid",
         "Cancelled",
         "CheckFailed",
         "CommandFailed",
@@ -101,6 +104,7 @@ _HOMES = {
         "CheckProblem",
         "CheckReport",
         "CreateResult",
+        "ExportResult",
         "ListedEntry",
         "ReindexResult",
         "RestoreResult",
@@ -126,6 +130,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AmbiguousReference",
+    "ArchiveInvalid",
     "Cancelled",
     "Change",
     "CheckFailed",
@@ -137,6 +142,7 @@ __all__ = [
     "DamagedObject",
     "DiffStat",
     "DiskUse",
+    "ExportResult",
     "Finding",
     "FoundEntry",
     "Health",

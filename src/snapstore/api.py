@@ -21,6 +21,7 @@ from snapstore.model.results import (
     CheckProblem,
     CheckReport,
     CreateResult,
+    ExportResult,
     ListedEntry,
     ReindexResult,
     RestoreResult,
@@ -40,6 +41,7 @@ __all__ = [
     "CreateResult",
     "DiffStat",
     "DiskUse",
+    "ExportResult",
     "Finding",
     "FoundEntry",
     "Health",
@@ -245,6 +247,62 @@ class Store:
             compression=compression,
         )
         return creating.create(repository, plan, progress)
+
+    def import_tar(
+        self,
+        file: Any,
+        *,
+        root: Path_ | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        host: str | None = None,
+        time: times.Time | None = None,
+        parent: str | None = None,
+        skip_if_unchanged: bool = False,
+        dry_run: bool = False,
+        compression: str | None = None,
+        kind: str = "user",
+        created_by: Mapping[str, Any] | None = None,
+        progress: Observer | None = None,
+    ) -> CreateResult:
+        """Takes a snapshot of what a tar archive holds, as if its tree had been taken: one root.
+
+        `file`: a path, a descriptor, or an object with `fileno()`; read once, so a pipe will do.
+        ustar, pax and GNU tar, plain or as gzip, bzip2, xz or zstd. `root`: the path (absolute, or
+        a single name) to record the tree under, else the archive's name without `.tar`; it also
+        makes the series, so that an archive recorded as /srv/app follows the creates of /srv/app.
+        All else as for `create`. The last of several members of a name counts. Names are taken
+        below the root: leading slashes mean nothing, `..` is refused. Nothing is written but to the
+        store.
+
+        Raises ArchiveInvalid (cut off, damaged, hostile; then there is no snapshot),
+        SourceNotFound, SourceUnreadable, and what `create` raises.
+        """
+        from snapstore.ops import import_tar as importing
+
+        return importing.import_tar(
+            self._repository,
+            file,
+            root=root,
+            name=name,
+            tags=tags,
+            description=description,
+            metadata=metadata,
+            source=source,
+            host=host,
+            time_ns=None if time is None else times.time_ns(time),
+            parent=None if parent is None else self.get(parent),
+            skip_if_unchanged=skip_if_unchanged,
+            dry_run=dry_run,
+            compression=compression,
+            kind=kind,
+            created_by=created_by,
+            tool=TOOL,
+            observer=progress,
+        )
 
     # Looking
 
@@ -484,6 +542,35 @@ class Store:
             paths=[os.fsencode(path) for path in paths],
             verify=verify,
             observer=progress,
+        )
+
+    def export(
+        self,
+        ref: str,
+        file: Any,
+        *,
+        path: Path_ = b"",
+        format: str = "pax",
+        progress: Observer | None = None,
+    ) -> ExportResult:
+        """Writes a snapshot, or what `path` or `REF:PATH` names in it, as an archive.
+
+        `file`: a path, a descriptor, or an object with `fileno()`; a pipe will do. A file at a path
+        appears when it is whole, and replaces what was there; what is no regular file is written
+        to. `format`: pax keeps everything that a snapshot does; gnu has neither attributes nor
+        fractions of seconds; zip has no hard links, FIFOs, devices and attributes either. The same
+        snapshot gives the same bytes.
+
+        Named as after `restore`: a directory's contents stand at the top of the archive (`./…`),
+        several roots at their recorded paths without the leading slash. Raises PathNotFound,
+        InvalidArgument, TargetInvalid, TargetDenied, DamagedObject, NoSpace, Cancelled,
+        BrokenPipeError (the pipe's reader has gone); then a pipe has got a part of the archive.
+        """
+        from snapstore.ops import export as exporting
+
+        snapshot, within = self._find(ref, path)
+        return exporting.export(
+            self._repository, snapshot, file, within=within, format=format, observer=progress
         )
 
     # Keeping

@@ -29,6 +29,7 @@ EXIT_CODES = {
     "wrong-password": 12,
     "snapshot-not-found": 13,
     "ambiguous-reference": 13,
+    "archive-invalid": 1,
     "path-not-found": 13,
     "damaged": 5,
     "check-failed": 5,

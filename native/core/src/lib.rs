@@ -1,8 +1,8 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source, walk → take, restore, check,
-//! diff, live, find, lookup, usage.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, walk → take, import,
+//! restore, export, check, diff, live, find, lookup, usage.
 
 pub mod bytes;
 pub mod cache;
@@ -12,9 +12,11 @@ pub mod compress;
 pub mod content;
 pub mod diff;
 pub mod error;
+pub mod export;
 pub mod find;
 pub mod frame;
 pub mod id;
+pub mod import;
 pub mod index;
 pub mod live;
 pub mod lookup;
@@ -28,6 +30,7 @@ pub mod restore;
 pub mod seal;
 pub mod source;
 pub mod take;
+pub mod tar;
 pub mod usage;
 pub mod walk;
 

@@ -15,6 +15,8 @@ __all__ = [
     "CheckResult",
     "DirectoryDiff",
     "Entry",
+    "ExportCounts",
+    "ImportResult",
     "Keys",
     "PackCheckResult",
     "PackTable",
@@ -29,7 +31,9 @@ __all__ = [
     "WriterResult",
     "cut_points",
     "differing_fields",
+    "export_tar",
     "hash_pack",
+    "import_tar",
     "location",
     "lookup",
     "read_frame",
@@ -469,3 +473,46 @@ def unique_bytes(
 
 def cut_points(content: bytes, chunk_bytes: int, keys: Keys) -> list[tuple[int, int, bytes | None]]:
     """(offset, length, id or None for a zero run) of `content` without holes, for golden vectors and tests."""
+
+@final
+class ExportCounts:
+    @property
+    def files(self) -> int: ...
+    @property
+    def directories(self) -> int: ...
+    @property
+    def others(self) -> int:
+        """Links, FIFOs, devices."""
+    @property
+    def bytes(self) -> int:
+        """Contents of the files, holes included."""
+    @property
+    def written_bytes(self) -> int: ...
+
+def export_tar(
+    reader: Reader,
+    parts: Sequence[tuple[bytes, bytes, bytes]],
+    fd: int,
+    *,
+    format: str,
+    users: dict[int, bytes] = ...,
+    groups: dict[int, bytes] = ...,
+    threads: int = 0,
+) -> Task[ExportCounts]:
+    """Writes a tar archive to `fd` (not closed), which may be a pipe. `parts`: (root id, path below it, name in the archive).
+    `format`: `pax` or `gnu`. The same trees and names give the same bytes. Raises DamagedObject at the first damage (what was
+    written stays), BrokenPipeError when the reader has gone."""
+
+@final
+class ImportResult:
+    @property
+    def root(self) -> RootResult: ...
+    @property
+    def users(self) -> list[tuple[int, bytes]]:
+        """Names of owners, as the archive has them."""
+    @property
+    def groups(self) -> list[tuple[int, bytes]]: ...
+
+def import_tar(writer: Writer, fd: int, *, head: bytes = ...) -> Task[ImportResult]:
+    """Takes a tar archive, uncompressed, from `fd` (not closed), behind `head`, which was read already, as one root.
+    Raises ArchiveInvalid, SourceUnreadable."""

@@ -216,6 +216,14 @@ class SourceUnreadable(SnapstoreError):
     usual_hint = "look at its permissions, or do it as root"
 
 
+class ArchiveInvalid(SnapstoreError):
+    """An archive to be imported is cut off, damaged, or holds what no tree can; nothing was
+    committed. The message says at which byte, and in which member.
+    """
+
+    kind = "archive-invalid"
+
+
 class CommandFailed(SnapstoreError):
     """A command whose output was to be taken did not succeed; nothing was committed."""
 

@@ -105,7 +105,7 @@ def command(
     if settings.json:
         render.document(result.to_dict())
     else:
-        _print(result, settings)
+        print_result(result, settings)
     return errors.PARTIAL if result.partial else errors.OK
 
 
@@ -118,7 +118,8 @@ def _streams(stdin: str | None, commands: tuple[tuple[str, str], ...]) -> list["
     return streams
 
 
-def _print(result: "CreateResult", settings: Settings) -> None:
+def print_result(result: "CreateResult", settings: Settings) -> None:
+    """What was taken, and what could not be."""
     if settings.quiet:
         if result.snapshot is not None:
             render.out(result.snapshot.id)

@@ -21,7 +21,9 @@ COMMANDS = {
     "find": "Find files by name, size, time and type in all snapshots.",
     "log": "Show all versions of one path.",
     "du": "Show what snapshots take, and what each alone holds.",
-    "restore": "Restore a snapshot, or parts of it, into a new or empty directory.",
+    "restore": "Restore a snapshot, or part of it, to a new or empty directory.",
+    "export": "Write a snapshot, or a part of it, as a tar or zip archive.",
+    "import-tar": "Take a snapshot of what a tar archive holds.",
     "check": "Check the store, and name the files that damage hits.",
     "stats": "Show how much the store holds and saves.",
     "reindex": "Rebuild the local index from the store's objects.",
@@ -40,7 +42,7 @@ class LazyGroup(HelpMixin, click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"snapstore.cli.{cmd_name}")
+        module = importlib.import_module(f"snapstore.cli.{cmd_name.replace('-', '_')}")
         found: click.Command = module.command
         return found
 

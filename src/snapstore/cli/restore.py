@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def command(
     settings: Settings, /, ref: str, paths: tuple[str, ...], target: str | None, verify: bool
 ) -> int:
-    """Restore a snapshot, or parts of it, into a new or empty directory.
+    """Restore a snapshot, or part of it, to a new or empty directory.
 
     A snapshot of one path becomes the contents of DIR; of several, each keeps its path below DIR.
     With PATHs (as `snap ls` prints them), only those and what is below them. Exit status 3 means

@@ -150,6 +150,32 @@ class CreateResult(_Result):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportResult(_Result):
+    """What an export wrote. `others`: links, FIFOs, devices; `bytes`: contents of the files.
+
+    `left_out`: paths of what the format cannot hold (a zip: FIFOs and devices), at most 10,000.
+    """
+
+    snapshot: str
+    format: str
+    files: int
+    directories: int
+    others: int
+    bytes: int
+    written_bytes: int
+    left_out: list[PathBytes]
+    left_out_count: int
+    elapsed_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            **_Result.to_dict(self),
+            "left_out": [path_fields(path) for path in self.left_out],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreResult(_Result):
     """What a restore wrote. `problems`: (path, what, reason), at most 100,000 of all."""
 

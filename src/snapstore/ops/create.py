@@ -30,6 +30,8 @@ from snapstore.model.ids import new_ulid, ulid_bytes
 from snapstore.model.refs import PackRef, Refs
 from snapstore.model.results import CreateResult, Stream
 from snapstore.model.snapshot import Root, Snapshot
+from snapstore.ops import archives
+from snapstore.ops.archives import Archive
 from snapstore.ops.running import Meter
 from snapstore.repository.commit import Taken, commit_steps
 from snapstore.repository.open import Repository
@@ -73,6 +75,7 @@ class Plan:
     rehash: bool = False
     ignore_inode: bool = False
     compression: str | None = None
+    archive: Archive | None = None
 
     @property
     def roots(self) -> tuple[bytes, ...]:
@@ -127,7 +130,7 @@ def plan(
         kind=kind,
         exclude=tuple(_exclude_lines(exclude, exclude_files)),
         label=records.label_operations(name, description, tags, dict(metadata or {})),
-        created_by=dict(created_by or {"type": "user", "id": _user()}),
+        created_by=dict(created_by or {"type": "user", "id": user()}),
         **options,
     )
 
@@ -164,6 +167,8 @@ class _Root:
     stream: dict[str, Any] | None = None
     is_image: bool = False
     """Named as an image; that it is a file is beside the point."""
+    owners: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Names that the source itself has for users and groups."""
 
 
 @dataclass(slots=True)
@@ -185,7 +190,7 @@ class _Taker:
         """One pass over all roots, without using the packs in `condemned`."""
         yield from ()
         self.times += 1
-        if self.times > 1 and any(stream.fd is not None for stream in self.plan.streams):
+        if self.times > 1 and _comes_once(self.plan):
             raise StoreBusy(
                 "a collection ran meanwhile, and a stream cannot be read twice", hint="run it again"
             )
@@ -261,6 +266,10 @@ class _Taker:
             yield _Root(path, wait(writer.take_file(path)))
         for stream in plan.streams:
             yield self._take_stream(writer, stream)
+        if plan.archive is not None:
+            found = archives.take(plan.archive, writer, wait)
+            owners = {"users": _as_text(found.users), "groups": _as_text(found.groups)}
+            yield _Root(plan.archive.path, found.root, owners=owners)
 
     def _take_stream(self, writer: "_native.Writer", stream: Stream) -> _Root:
         name = _stream_name(stream)
@@ -473,7 +482,8 @@ def _exclude_lines(
             raise SourceUnreadable(f"cannot read {path!r}: {error.strerror}") from error
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -485,6 +495,12 @@ def _encoded(path: Path | None) -> bytes | None:
 
 
 # Surroundings
+
+
+def _comes_once(plan: Plan) -> bool:
+    """Whether something cannot be read a second time."""
+    streams = any(stream.fd is not None for stream in plan.streams)
+    return streams or (plan.archive is not None and plan.archive.once)
 
 
 def _own_directories(repository: Repository) -> list[tuple[int, int]]:
@@ -525,14 +541,21 @@ def _shown(command: Sequence[str] | str) -> str:
 
 
 def _owners(roots: Sequence[_Root]) -> dict[str, Any]:
-    """Names of the users and groups in the roots, as far as this machine knows them."""
+    """Names of the users and groups in the roots: an archive's own, else this machine's."""
     users = {uid for root in roots for uid in root.result.uids}
     groups = {gid for root in roots for gid in root.result.gids}
     tables = {
         "users": _names(users, lambda uid: pwd.getpwuid(uid).pw_name),
         "groups": _names(groups, lambda gid: grp.getgrgid(gid).gr_name),
     }
+    for root in roots:
+        for kind, names in root.owners.items():
+            tables[kind] |= {str(id): name for id, name in names.items()}
     return {kind: table for kind, table in tables.items() if table}
+
+
+def _as_text(names: Sequence[tuple[int, bytes]]) -> dict[int, str]:
+    return {id: bytestext.to_text(name) for id, name in names}
 
 
 def _names(ids: set[int], name_of: Callable[[int], str]) -> dict[str, str]:

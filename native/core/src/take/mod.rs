@@ -29,6 +29,8 @@ mod file;
 mod report;
 mod walk;
 
+pub(crate) use file::SHARED_FILE;
+
 /// Paths listed in a result; more are only counted.
 const MAX_LISTED: usize = 10_000;
 /// An entry touched within so much time of its reading is read again next time: file systems' clocks are that coarse.
