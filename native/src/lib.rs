@@ -8,6 +8,7 @@ mod errors;
 mod index;
 mod keys;
 mod reader;
+mod select;
 mod task;
 mod writer;
 
@@ -48,6 +49,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<reader::RestoreResult>()?;
     module.add_class::<reader::CheckResult>()?;
     module.add_class::<reader::PackCheckResult>()?;
+    module.add_class::<select::Selection>()?;
+    module.add_class::<select::Explanation>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::WriterResult>()?;
     module.add_class::<writer::RootResult>()?;
@@ -56,6 +59,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(keys::read_pack_table, module)?)?;
     module.add_function(wrap_pyfunction!(keys::hash_pack, module)?)?;
     module.add_function(wrap_pyfunction!(keys::location, module)?)?;
+    module.add_function(wrap_pyfunction!(select::explain_path, module)?)?;
     module.add_function(wrap_pyfunction!(cut_points, module)?)?;
     Ok(())
 }

@@ -49,12 +49,14 @@ if TYPE_CHECKING:
         CheckProblem,
         CheckReport,
         CreateResult,
+        Explanation,
         ListedEntry,
         ReindexResult,
         RestoreResult,
         StoreStats,
         Stream,
     )
+    from snapstore.model.selection import PatternFile, Selection
     from snapstore.model.snapshot import Root, Snapshot
 
 __version__ = "0.1.0"
@@ -97,12 +99,14 @@ _HOMES = {
         "CheckProblem",
         "CheckReport",
         "CreateResult",
+        "Explanation",
         "ListedEntry",
         "ReindexResult",
         "RestoreResult",
         "StoreStats",
         "Stream",
     ),
+    "snapstore.model.selection": ("PatternFile", "Selection"),
     "snapstore.model.snapshot": ("Root", "Snapshot"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -130,6 +134,7 @@ __all__ = [
     "Config",
     "CreateResult",
     "DamagedObject",
+    "Explanation",
     "IndexDamaged",
     "InvalidArgument",
     "ListedEntry",
@@ -138,10 +143,12 @@ __all__ = [
     "OperationDenied",
     "OperationTimeout",
     "PathNotFound",
+    "PatternFile",
     "Progress",
     "ReindexResult",
     "RestoreResult",
     "Root",
+    "Selection",
     "Snapshot",
     "SnapshotNotFound",
     "SnapstoreError",

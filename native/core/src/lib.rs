@@ -1,7 +1,7 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source → take, restore, check.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source → select → take, restore, check.
 
 pub mod bytes;
 pub mod cache;
@@ -21,6 +21,7 @@ pub mod queue;
 pub mod reader;
 pub mod restore;
 pub mod seal;
+pub mod select;
 pub mod source;
 pub mod take;
 
