@@ -153,7 +153,7 @@ def command(
     selection = selecting.arguments(options, click.get_current_context().meta[_ORDER])
     lists = selecting.lists(options, stdin_is_taken=bool(stdin))
     if not (paths or images or stdin or commands or lists):
-        raise Usage("nothing to take", "name a PATH, or use --files-from, --image or --stdin")
+        raise Usage("nothing to take", "name a PATH, or use --image, --stdin or --stdin-from")
     if asked and not options["dry_run"]:
         raise Usage("--explain takes no snapshot", "give it together with --dry-run")
     with ExitStack() as stack:
