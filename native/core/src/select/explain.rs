@@ -118,3 +118,40 @@ fn explained(taken: bool, why: &Why, at: &[u8]) -> Explanation {
     };
     explanation
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::select::named::Named;
+    use crate::select::pattern::{Pattern, Rules};
+
+    fn why(root: &Path, selection: &Selection, path: &str) -> (bool, &'static str, String) {
+        let said = explain(root, selection, path.as_bytes()).unwrap();
+        (said.taken, said.why, String::from_utf8(said.text).unwrap())
+    }
+
+    #[test]
+    fn ignore_files_hold_from_their_directory_down_and_the_callers_rules_come_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        for file in ["x.o", "a/x.o", "a/b/x.o", "a/b/y", "a/keep.o"] {
+            std::fs::write(top.join(file), "").unwrap();
+        }
+        std::fs::write(top.join("a/.snapignore"), "*.o\n!keep.o\n/b/y\n").unwrap();
+        let mut selection = Selection { ignore_files: true, ..Selection::default() };
+        assert_eq!(why(top, &selection, "x.o"), (true, "default", String::new()));
+        assert_eq!(why(top, &selection, "a/b/x.o"), (false, "rule", "*.o".into()));
+        assert_eq!(why(top, &selection, "a/b/y"), (false, "rule", "/b/y".into()));
+        assert_eq!(why(top, &selection, "a/keep.o"), (true, "rule", "!keep.o".into()));
+        let own = Pattern::parse(b"!/a/b/*", None, 0).unwrap().unwrap();
+        selection.rules = Arc::new(Rules::new(vec![own]));
+        assert_eq!(why(top, &selection, "a/b/x.o"), (true, "rule", "!/a/b/*".into()));
+        selection.named = Named::new(vec![b"a/x.o"[..].into()], false);
+        assert_eq!(why(top, &selection, "a/x.o").1, "named");
+        assert_eq!(why(top, &selection, "a/keep.o"), (false, "unnamed", String::new()));
+        assert_eq!(why(top, &selection, "none").1, "missing");
+    }
+}
