@@ -229,15 +229,16 @@ class Store:
         self,
         path: Path_,
         *paths: Path_,
+        images: Sequence[Path_] = (),
         listed: Iterable[Path_] = (),
         **selection: Unpack[Selection],
     ) -> Explanation:
-        """Why `create(*paths, listed=listed, **selection)` takes `path`, or leaves it out.
+        """Why a `create` with the same arguments takes `path`, or leaves it out.
 
         Looks at the directories on the way to it and at nothing else. Raises SourceNotFound,
         SourceUnreadable (a root, a file of patterns), InvalidArgument.
         """
-        return creating.explain(self._repository, path, paths, listed, selection)
+        return creating.explain(self._repository, path, [*paths, *images], listed, selection)
 
     # Looking
 

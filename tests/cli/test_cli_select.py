@@ -75,6 +75,17 @@ def test_options_without_meaning(ready, files, options, message, status):
     assert str(ready("list")) == "--- stderr\nsnap: no snapshots yet\n"
 
 
+def test_patterns_that_are_absolute_paths_are_warned_of(ready, files):
+    run = ready("create", "files", "--exclude", files / "docs" / "*", "--include", f"{files}/docs")
+    assert run.status == 0
+    assert str(run).endswith(
+        "--- stderr\n"
+        "snap: warning: --exclude counts from ~/files: write '/docs/*'\n"
+        "snap: warning: --include counts from ~/files: write '/docs'\n"
+    )
+    assert ready("create", files, "--exclude", "/docs", "--exclude", f"{files}-2").stderr == b""
+
+
 def test_lists_of_paths(ready, files):
     odd = files / "docs" / "odd\nname"
     odd.write_text("x")

@@ -27,6 +27,9 @@ PIECES = [
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(b"/".join)
 patterns = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map(b"".join)
 ignore_files = st.lists(patterns, min_size=1, max_size=4)
+options = patterns.filter(
+    lambda line: line.strip(b" ") and not line.startswith(b"#") and understood(line)
+)
 
 
 def plant(top: bytes, files: list[bytes]) -> list[bytes]:
@@ -93,7 +96,7 @@ def test_git_ignores_the_same(files, top_lines, below_lines):
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(paths, min_size=1, max_size=8, unique=True),
-    st.lists(patterns.filter(lambda line: line.strip() and understood(line)), max_size=3),
+    st.lists(options, max_size=3),
     st.lists(patterns.filter(understood), max_size=3),
     st.lists(st.integers(0, 7), max_size=3),
     st.booleans(),

@@ -152,6 +152,7 @@ def test_an_ignore_file_above_the_root_says_nothing(store, top):
         (lambda file: file.mkdir(), "an ignore file must be a regular file"),
         (lambda file: os.mkfifo(file), "an ignore file must be a regular file"),
         (lambda file: file.write_bytes(b"#" * (1 << 21)), "an ignore file cannot be larger than"),
+        (lambda file: file.write_bytes(b"#" * (256 * 1024 + 1)), "an ignore file cannot be larger"),
     ],
 )
 def test_ignore_files_without_meaning_make_the_snapshot_partial(store, top, spoil, why):
@@ -163,6 +164,18 @@ def test_ignore_files_without_meaning_make_the_snapshot_partial(store, top, spoi
     heeded = {"a.o", "keep.o", "sub/a.o"} if "line" in why else set()
     assert ALL - heeded <= taken(store, result, top)
     assert heeded.isdisjoint(taken(store, result, top))
+
+
+def test_ignore_files_upon_ignore_files_are_bounded(store, tmp_path):
+    path = tmp_path / "top"
+    for _ in range(6):
+        grow(path, "x")
+        (path / ".snapignore").write_bytes(b"a\n" * (100 * 1024))
+        path = path / "below"
+    result = store.create(tmp_path / "top")
+    assert len(result.unreadable) == 1
+    [(path, why)] = result.unreadable
+    assert path.count(b"below") == 5 and why == "with those above it, it is larger than 1 MiB"
 
 
 # Markers and sizes
@@ -409,6 +422,11 @@ def test_of_several_roots_one_that_takes_it_counts(store, top):
     assert (said.taken, said.root) == (True, os.fsencode(top / "cache"))
     said = store.explain(top / "cache" / "data", top, top / "cache", exclude=["/data"])
     assert (said.taken, said.root) == (True, os.fsencode(top))
+
+
+def test_an_image_is_named(store, top):
+    assert store.explain(top / "a.o", images=[top / "a.o"], exclude=["*"]).reason == "named"
+    assert store.explain(top / "b.c", images=[top / "a.o"]).reason == "outside"
 
 
 def test_explaining_what_cannot_be_taken(store, tmp_path):

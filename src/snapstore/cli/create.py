@@ -156,11 +156,15 @@ def command(
         raise Usage("nothing to take", "name a PATH, or use --image, --stdin or --stdin-from")
     if asked and not options["dry_run"]:
         raise Usage("--explain takes no snapshot", "give it together with --dry-run")
+    selecting.warn_of_absolute(selection, paths)
     with ExitStack() as stack:
         store = stack.enter_context(open_or_make_store(settings))
         listed = selecting.listed(lists)
         if asked:
-            explained = [store.explain(one, *paths, listed=listed, **selection) for one in asked]
+            explained = [
+                store.explain(one, *paths, images=images, listed=listed, **selection)
+                for one in asked
+            ]
             selecting.show(explained, settings)
             return errors.OK
         progress = stack.enter_context(reporter(settings))

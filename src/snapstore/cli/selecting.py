@@ -2,6 +2,7 @@
 explanations.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +52,18 @@ def _patterns(
             yield "!" + pattern
         elif name == "exclude_files":
             yield PatternFile(next(values[name]))
+
+
+def warn_of_absolute(selection: "Selection", paths: Sequence[str]) -> None:
+    """Other tools match patterns against absolute paths; here such a one would match nothing."""
+    for pattern in selection.get("exclude", ()):
+        if not isinstance(pattern, str):
+            continue
+        for path in map(os.path.abspath, paths):
+            below = pattern.removeprefix("!").removeprefix(path)
+            if path != "/" and below.startswith("/") and pattern.removeprefix("!") != below:
+                option = "include" if pattern.startswith("!") else "exclude"
+                render.warning(f"--{option} counts from {path}: write '{below}'")
 
 
 def lists(options: dict[str, Any], *, stdin_is_taken: bool) -> list[tuple[str, bool]]:

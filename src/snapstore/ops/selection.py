@@ -97,7 +97,7 @@ def places(paths: Sequence[bytes], listed: Iterable[bytes]) -> list[Place]:
     named: dict[bytes, list[bytes]] = {path: [] for path in paths}
     others = []
     for path in dict.fromkeys(listed):
-        root = _root_of(path, named)
+        root = _root_of(path, named) if paths else None
         if root is None:
             others.append(path)
         elif root != path:

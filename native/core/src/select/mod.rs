@@ -23,7 +23,9 @@ pub const IGNORE_FILE: &[u8] = b".snapignore";
 pub const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 /// An ignore file that is larger is not one.
-const MAX_IGNORE_FILE: usize = 1 << 20;
+const MAX_IGNORE_FILE: usize = 256 << 10;
+/// Bytes of the ignore files that hold in a directory: a tree may be hostile.
+const MAX_IGNORES: usize = 1 << 20;
 
 /// What is taken of a root.
 #[derive(Clone, Default)]
@@ -60,6 +62,8 @@ struct Ignores {
     /// How much of a path from the root leads to its directory, with the slash.
     base: usize,
     above: Option<Arc<Ignores>>,
+    /// Bytes of this file and those above it.
+    bytes: usize,
 }
 
 /// Why an entry is taken, or is not.
@@ -182,12 +186,14 @@ impl<'a> Inside<'a> {
         }
         let before = with_slash(path());
         let file: Arc<[u8]> = [&before, IGNORE_FILE].concat().into();
-        match read_ignore_file(handle) {
+        let bytes = self.folder.ignores.as_ref().map_or(0, |ignores| ignores.bytes);
+        match read_ignore_file(handle, MAX_IGNORES - bytes) {
             Ok(text) => {
                 let (rules, wrong) = parse(&text, &file);
                 self.troubles.extend(wrong.map(|why| (file.to_vec(), io::Error::other(why))));
                 let above = self.folder.ignores.take();
-                self.folder.ignores = Some(Arc::new(Ignores { rules, base: before.len(), above }));
+                let bytes = bytes + text.len();
+                self.folder.ignores = Some(Arc::new(Ignores { rules, base: before.len(), above, bytes }));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -312,7 +318,7 @@ fn is_cache_tag(handle: BorrowedFd) -> bool {
     is_file && read().is_ok() && start == *CACHE_SIGNATURE
 }
 
-fn read_ignore_file(handle: BorrowedFd) -> io::Result<Vec<u8>> {
+fn read_ignore_file(handle: BorrowedFd, allowance: usize) -> io::Result<Vec<u8>> {
     match source::stat_at(handle, IGNORE_FILE)?.kind {
         FileType::RegularFile => {}
         FileType::Symlink => return Err(io::Error::other("an ignore file cannot be a symbolic link")),
@@ -322,7 +328,10 @@ fn read_ignore_file(handle: BorrowedFd) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     source::append_at(file.as_fd(), &mut text, MAX_IGNORE_FILE + 1, 0)?;
     if text.len() > MAX_IGNORE_FILE {
-        return Err(io::Error::other("an ignore file cannot be larger than 1 MiB"));
+        return Err(io::Error::other("an ignore file cannot be larger than 256 KiB"));
+    }
+    if text.len() > allowance {
+        return Err(io::Error::other("with those above it, it is larger than 1 MiB"));
     }
     Ok(text)
 }

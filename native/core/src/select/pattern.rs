@@ -47,7 +47,21 @@ enum Token {
     Byte(u8),
     One,
     Star,
-    Class(Box<[bool; 256]>),
+    Class(Box<Set>),
+}
+
+/// A set of bytes.
+#[derive(Clone, Debug, Default)]
+struct Set([u64; 4]);
+
+impl Set {
+    fn insert(&mut self, byte: u8) {
+        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
+    }
 }
 
 impl Pattern {
@@ -178,7 +192,7 @@ fn tokens(text: &[u8]) -> Result<Vec<Vec<Token>>, String> {
 /// What stands between `[` and `]`.
 fn class(rest: &mut &[u8]) -> Result<Token, String> {
     const OPEN: &str = "a [ has no ]";
-    let mut set = Box::new([false; 256]);
+    let mut set = Box::new(Set::default());
     let mut at = 0;
     let text = *rest;
     let get = |at: usize| text.get(at).copied().ok_or(OPEN);
@@ -195,7 +209,7 @@ fn class(rest: &mut &[u8]) -> Result<Token, String> {
             let end = at + 2 + text[at + 2..].iter().position(|b| *b == b']').ok_or(OPEN)?;
             if end > at + 2 && text[end - 1] == b':' {
                 let member = named_class(&text[at + 2..end - 1])?;
-                (0..=255u8).for_each(|b| set[usize::from(b)] |= member(b));
+                (0..=255u8).filter(|b| member(*b)).for_each(|b| set.insert(b));
                 before = None;
                 at = end + 1;
                 continue;
@@ -208,7 +222,7 @@ fn class(rest: &mut &[u8]) -> Result<Token, String> {
                 at += 1;
                 to = get(at)?;
             }
-            (from..=to).for_each(|b| set[usize::from(b)] = true);
+            (from..=to).for_each(|b| set.insert(b));
             before = None;
         } else {
             let byte = if byte == b'\\' {
@@ -217,14 +231,14 @@ fn class(rest: &mut &[u8]) -> Result<Token, String> {
             } else {
                 byte
             };
-            set[usize::from(byte)] = true;
+            set.insert(byte);
             before = Some(byte);
         }
         at += 1;
     }
     *rest = &text[at + 1..];
     if negated {
-        set.iter_mut().for_each(|member| *member = !*member);
+        set.0.iter_mut().for_each(|word| *word = !*word);
     }
     Ok(Token::Class(set))
 }
@@ -261,7 +275,7 @@ fn glob(tokens: &[Token], name: &[u8]) -> bool {
             }
             (Some(Token::Byte(byte)), Some(b)) => byte == b,
             (Some(Token::One), Some(_)) => true,
-            (Some(Token::Class(set)), Some(b)) => set[usize::from(*b)],
+            (Some(Token::Class(set)), Some(b)) => set.has(*b),
             _ => false,
         };
         if fits {
