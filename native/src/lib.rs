@@ -10,6 +10,7 @@ mod errors;
 mod index;
 mod keys;
 mod reader;
+mod select;
 mod task;
 mod writer;
 
@@ -54,6 +55,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<browse::TreeDiff>()?;
     module.add_class::<browse::DirectoryDiff>()?;
     module.add_class::<browse::TreeFind>()?;
+    module.add_class::<select::Selection>()?;
+    module.add_class::<select::Explanation>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::WriterResult>()?;
     module.add_class::<writer::RootResult>()?;
@@ -70,6 +73,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(browse::same_entry, module)?)?;
     module.add_function(wrap_pyfunction!(browse::lookup, module)?)?;
     module.add_function(wrap_pyfunction!(browse::unique_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(select::explain_path, module)?)?;
     module.add_function(wrap_pyfunction!(cut_points, module)?)?;
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use snapstore_core::chunker::Chunker;
@@ -16,6 +15,7 @@ use snapstore_core::take::{self, Options, Taken};
 use crate::errors::raise;
 use crate::index::PyIndex;
 use crate::keys::{array, path_of, Keys};
+use crate::select::{self, Selection};
 use crate::task::Task;
 
 #[pyclass(frozen, get_all, module = "snapstore._native")]
@@ -141,21 +141,6 @@ impl Writer {
     }
 }
 
-fn rules(lines: &[Vec<u8>]) -> PyResult<Option<Gitignore>> {
-    if lines.is_empty() {
-        return Ok(None);
-    }
-    let mut builder = GitignoreBuilder::new("");
-    for line in lines {
-        let bad = |why: String| {
-            raise(Error::Invalid(format!("bad exclude pattern {:?}: {why}", String::from_utf8_lossy(line))))
-        };
-        let text = std::str::from_utf8(line).map_err(|_| bad("it is not valid UTF-8".into()))?;
-        builder.add_line(None, text).map_err(|e| bad(e.to_string()))?;
-    }
-    builder.build().map(Some).map_err(|e| raise(Error::Invalid(format!("bad exclude patterns: {e}"))))
-}
-
 fn worker_count(threads: usize) -> usize {
     match threads {
         // More than 12 would not be faster on a local disk, and each has buffers of its own.
@@ -206,26 +191,24 @@ impl Writer {
         Ok(Writer { inner: Arc::new(Inner { packer, chunker, lanes: Mutex::new(lanes) }), progress })
     }
 
-    #[pyo3(signature = (path, *, cache = None, new_cache = None, exclude = Vec::new(), one_file_system = false,
-        skip = Vec::new(), ignore_inode = false))]
+    #[pyo3(signature = (path, *, cache = None, new_cache = None, selection = None, named = Vec::new(), whole = true,
+        ignore_inode = false))]
     #[allow(clippy::too_many_arguments)]
     fn take_tree(
         &self,
         path: &[u8],
         cache: Option<&[u8]>,
         new_cache: Option<&[u8]>,
-        exclude: Vec<Vec<u8>>,
-        one_file_system: bool,
-        skip: Vec<(u64, u64)>,
+        selection: Option<&Selection>,
+        named: Vec<Vec<u8>>,
+        whole: bool,
         ignore_inode: bool,
     ) -> PyResult<Task> {
         let path = path_of(path);
         let options = Options {
             cache: cache.map(path_of),
             new_cache: new_cache.map(path_of),
-            exclude: rules(&exclude)?,
-            one_file_system,
-            skip,
+            selection: select::of_root(selection, named, whole)?,
             ignore_inode,
         };
         self.spawn(move |inner, lanes| take::take_tree(&inner.packer, &inner.chunker, lanes, &path, &options))

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         CheckProblem,
         CheckReport,
         CreateResult,
+        Explanation,
         ExportResult,
         ListedEntry,
         ReindexResult,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         StoreStats,
         Stream,
     )
+    from snapstore.model.selection import PatternFile, Selection
     from snapstore.model.snapshot import Root, Snapshot
 
 __version__ = "0.1.0"
@@ -105,12 +107,14 @@ _HOMES = {
         "CheckReport",
         "CreateResult",
         "ExportResult",
+        "Explanation",
         "ListedEntry",
         "ReindexResult",
         "RestoreResult",
         "StoreStats",
         "Stream",
     ),
+    "snapstore.model.selection": ("PatternFile", "Selection"),
     "snapstore.model.snapshot": ("Root", "Snapshot"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -142,6 +146,7 @@ __all__ = [
     "DamagedObject",
     "DiffStat",
     "DiskUse",
+    "Explanation",
     "ExportResult",
     "Finding",
     "FoundEntry",
@@ -155,10 +160,12 @@ __all__ = [
     "OperationTimeout",
     "PathNotFound",
     "PathVersion",
+    "PatternFile",
     "Progress",
     "ReindexResult",
     "RestoreResult",
     "Root",
+    "Selection",
     "Snapshot",
     "SnapshotNotFound",
     "SnapstoreError",

@@ -3,10 +3,10 @@ it.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import snapstore
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
@@ -21,6 +21,7 @@ from snapstore.model.results import (
     CheckProblem,
     CheckReport,
     CreateResult,
+    Explanation,
     ExportResult,
     ListedEntry,
     ReindexResult,
@@ -28,6 +29,7 @@ from snapstore.model.results import (
     StoreStats,
     Stream,
 )
+from snapstore.model.selection import PatternFile, Selection
 from snapstore.model.snapshot import Root, Snapshot
 from snapstore.ops import listing
 from snapstore.repository.keys import Password
@@ -41,16 +43,19 @@ __all__ = [
     "CreateResult",
     "DiffStat",
     "DiskUse",
+    "Explanation",
     "ExportResult",
     "Finding",
     "FoundEntry",
     "Health",
     "ListedEntry",
     "PathVersion",
+    "PatternFile",
     "Progress",
     "ReindexResult",
     "RestoreResult",
     "Root",
+    "Selection",
     "Snapshot",
     "Store",
     "StoreStats",
@@ -190,9 +195,7 @@ class Store:
         parent: str | None = None,
         images: Sequence[Path_] = (),
         streams: Sequence[Stream] = (),
-        exclude: Sequence[str | bytes] = (),
-        exclude_files: Sequence[Path_] = (),
-        one_file_system: bool = False,
+        listed: Iterable[Path_] = (),
         skip_if_unchanged: bool = False,
         dry_run: bool = False,
         rehash: bool = False,
@@ -201,6 +204,7 @@ class Store:
         kind: str = "user",
         created_by: Mapping[str, Any] | None = None,
         progress: Observer | None = None,
+        **selection: Unpack[Selection],
     ) -> CreateResult:
         """Takes a snapshot of paths, images and streams. It exists entirely or not at all.
 
@@ -208,11 +212,15 @@ class Store:
         once. `images`: block devices and files whose contents are taken. `streams`: see Stream.
         `metadata`: JSON values with integers. `source`: the series (else host and paths); its
         newest snapshot becomes the parent unless `parent` names one. `time`: datetime, nanoseconds
-        since 1970, ISO 8601 or `now-2d`. `exclude`: gitignore lines. `rehash` reads every file,
-        whatever its times say; `ignore_inode` does not, only because inode or ctime changed.
+        since 1970, ISO 8601 or `now-2d`. `rehash` reads every file, whatever its times say;
+        `ignore_inode` does not, only because inode or ctime changed.
         `skip_if_unchanged`: no new snapshot when all roots are as in the parent. `dry_run` reads
         everything and writes nothing. `progress` is called about ten times a second from the
-        calling thread.
+        calling thread. What is left out of directories: see Selection; `explain` says why.
+
+        `listed`: any number of further paths, each with all below it. Those below one of `paths`
+        are taken there, whatever the rules say; all others become one root, their deepest common
+        directory. One that is missing is listed as unreadable.
 
         Files that cannot be read are listed in the result, and the snapshot is partial. Raises
         SourceNotFound, CommandFailed, InvalidArgument, StoreReadOnly, StoreBusy, NoSpace,
@@ -228,8 +236,8 @@ class Store:
             streams=streams,
             source=source,
             host=host,
-            exclude=exclude,
-            exclude_files=exclude_files,
+            listed=listed,
+            selection=selection,
             created_by=created_by,
             name=name,
             description=description,
@@ -239,7 +247,6 @@ class Store:
             tool=TOOL,
             time_ns=None if time is None else times.time_ns(time),
             parent=None if parent is None else self.get(parent),
-            one_file_system=one_file_system,
             skip_if_unchanged=skip_if_unchanged,
             dry_run=dry_run,
             rehash=rehash,
@@ -303,6 +310,23 @@ class Store:
             tool=TOOL,
             observer=progress,
         )
+
+    def explain(
+        self,
+        path: Path_,
+        *paths: Path_,
+        images: Sequence[Path_] = (),
+        listed: Iterable[Path_] = (),
+        **selection: Unpack[Selection],
+    ) -> Explanation:
+        """Why a `create` with the same arguments takes `path`, or leaves it out.
+
+        Looks at the directories on the way to it and at nothing else. Raises SourceNotFound,
+        SourceUnreadable (a root, a file of patterns), InvalidArgument.
+        """
+        from snapstore.ops import create as creating
+
+        return creating.explain(self._repository, path, [*paths, *images], listed, selection)
 
     # Looking
 

@@ -504,6 +504,12 @@ def test_mount_points(top: Path, place: Path) -> None:
         assert_same(scan(top), scan(place / "whole"))
         assert (whole.mounts, own.mounts) == (0, 1)
         assert set(scan(place / "own")) == {b"", b"file", b"mounted"}
+        with snapstore.open(place / "store") as store:  # what is named is taken wherever it is
+            inside = {"listed": [top / "mounted/inside", top / "file"], "one_file_system": True}
+            assert store.create(**inside).files == 2
+            assert store.explain(top / "mounted/inside", **inside).reason == "named"
+            said = store.explain(top / "mounted/inside", top, one_file_system=True)
+            assert (said.reason, said.decided_at) == ("mount", bytes(top / "mounted"))
     finally:
         run("umount", top / "mounted")
 

@@ -1,8 +1,8 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, walk → take, import,
-//! restore, export, check, diff, live, find, lookup, usage.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, select, walk → take,
+//! import, restore, export, check, diff, live, find, lookup, usage.
 
 pub mod bytes;
 pub mod cache;
@@ -28,6 +28,7 @@ pub mod queue;
 pub mod reader;
 pub mod restore;
 pub mod seal;
+pub mod select;
 pub mod source;
 pub mod take;
 pub mod tar;

@@ -15,6 +15,7 @@ __all__ = [
     "CheckResult",
     "DirectoryDiff",
     "Entry",
+    "Explanation",
     "ExportCounts",
     "ImportResult",
     "Keys",
@@ -23,6 +24,7 @@ __all__ = [
     "Reader",
     "RestoreResult",
     "RootResult",
+    "Selection",
     "Task",
     "TreeDiff",
     "TreeFind",
@@ -31,6 +33,7 @@ __all__ = [
     "WriterResult",
     "cut_points",
     "differing_fields",
+    "explain_path",
     "export_tar",
     "hash_pack",
     "import_tar",
@@ -190,6 +193,45 @@ class WriterResult:
         """Bytes written to packs."""
 
 @final
+class Selection:
+    """What is taken of directories."""
+
+    def __new__(
+        cls,
+        *,
+        rules: Sequence[tuple[bytes, bytes | None, int]] = ...,
+        ignore_files: bool = False,
+        caches: bool = False,
+        markers: Sequence[bytes] = ...,
+        larger_than: int | None = None,
+        one_file_system: bool = False,
+        skip: Sequence[tuple[int, int]] = ...,
+    ) -> Selection:
+        """`rules`: lines of gitignore syntax, with the file they stand in and their number there. `ignore_files`: heed `.snapignore`.
+        `caches`: of a directory with a valid CACHEDIR.TAG only that is taken; `markers`: likewise. `skip`: (device, inode) of
+        directories never taken. Raises InvalidArgument for a line that can match nothing."""
+
+@final
+class Explanation:
+    @property
+    def taken(self) -> bool: ...
+    @property
+    def why(self) -> str:
+        """`default`, `named`, `way`, `rule`, `cache`, `marker`, `socket`, `store`, `mount`, `size`, `unnamed`, `missing`, `unreadable`."""
+    @property
+    def at(self) -> bytes:
+        """The path below the root that decided: the one asked for, or one above it."""
+    @property
+    def text(self) -> bytes:
+        """The pattern or marker; the error, when it is missing or unreadable."""
+    @property
+    def file(self) -> bytes | None:
+        """Where the pattern stands: as given, or below the root for an ignore file."""
+    @property
+    def line(self) -> int:
+        """From 1; 0 without a file."""
+
+@final
 class Writer:
     """The write pipeline of one session: cuts, identifies, deduplicates, compresses, verifies, seals, packs.
 
@@ -222,13 +264,14 @@ class Writer:
         *,
         cache: bytes | None = None,
         new_cache: bytes | None = None,
-        exclude: Sequence[bytes] = ...,
-        one_file_system: bool = False,
-        skip: Sequence[tuple[int, int]] = ...,
+        selection: Selection | None = None,
+        named: Sequence[bytes] = ...,
+        whole: bool = True,
         ignore_inode: bool = False,
     ) -> Task[RootResult]:
         """Takes a path of any type as a root. `cache`: stat cache file of the last run (ignored when unusable);
-        `new_cache`: where to write the next one. `exclude`: gitignore lines. `skip`: (device, inode) of directories never entered.
+        `new_cache`: where to write the next one. `named`: paths below the root that are taken whatever `selection` says; with
+        `whole` unset nothing else is. A named path that is missing is reported as unreadable.
         Raises SourceNotFound when the path itself cannot be taken."""
 
     def take_file(self, path: bytes) -> Task[RootResult]:
@@ -470,6 +513,16 @@ def unique_bytes(
     reader: Reader, groups: Sequence[Sequence[tuple[bytes, Entry | None]]]
 ) -> Task[list[int]]:
     """For each group of trees (root id, or entry): plain bytes of the chunks and nodes that no other group holds."""
+
+def explain_path(
+    root: bytes,
+    path: bytes,
+    *,
+    selection: Selection | None = None,
+    named: Sequence[bytes] = ...,
+    whole: bool = True,
+) -> Explanation:
+    """Why `take_tree` of `root` takes `path` below it, or leaves it out. Raises SourceNotFound, SourceUnreadable."""
 
 def cut_points(content: bytes, chunk_bytes: int, keys: Keys) -> list[tuple[int, int, bytes | None]]:
     """(offset, length, id or None for a zero run) of `content` without holes, for golden vectors and tests."""

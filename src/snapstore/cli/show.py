@@ -75,7 +75,7 @@ def _rules(snapshot: "Snapshot") -> Iterator[str]:
         if isinstance(value, list):
             yield from (f"{rule} {one}" for one in value)
         else:
-            yield str(rule)
+            yield rule if value == 1 else f"{rule} {value}"
 
 
 def _root(root: "Root") -> str:

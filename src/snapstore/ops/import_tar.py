@@ -47,7 +47,7 @@ def import_tar(
     archive = Archive(_name_of(file) if root is None else _root(os.fsencode(root)), file)
     host = host or repository.host
     plan = creating.Plan(
-        paths=(),
+        places=(),
         images=(),
         streams=(),
         archive=archive,
