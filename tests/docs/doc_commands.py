@@ -37,6 +37,15 @@ def named_options(text: str) -> set[str]:
     return found
 
 
+def own_code(text: str) -> Iterator[str]:
+    """Code that is an option or a call of ours: not what other programs are given."""
+    for code in re.findall(r"(?<=`)[^`\n]+(?=`)|^(?:    |\$ ).*$", text, re.MULTILINE):
+        for part in re.split(r"[|;]", code):
+            words = part.replace("$ ", "", 1).split()
+            if words and (words[0].startswith(("-", "[-", "[SNAP")) or "snap" in words[0]):
+                yield part
+
+
 def calls(text: str) -> Iterator[tuple[str, set[str]]]:
     """Each `snap VERB …` of a text, with the options that it names."""
     for found in re.finditer(r"(?:^|[`$|(] ?|\")snap ([^`|\n#]*)", text, re.MULTILINE):

@@ -12,6 +12,7 @@ import click
 from snapstore.base.errors import SnapshotNotFound
 from snapstore.cli import errors, render
 from snapstore.cli.errors import Usage
+from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
@@ -83,12 +84,9 @@ def command(
         changes = _noted(_changes(store, old, new, paths, **options), kinds)
         if settings.json:
             _print_json(old, new, changes, listed=not stat)
-        elif stat:
-            render.pairs(_stat_rows(changes))
-        elif name_only:
-            render.paths(change.path for change in changes)
         else:
-            render.lines(map(_line, changes))
+            with paged(settings):
+                _print(changes, stat=stat, name_only=name_only)
     if "unreadable" in kinds:
         return errors.PARTIAL
     return DIFFERENT if kinds else errors.OK
@@ -130,6 +128,15 @@ def _noted(changes: "Iterable[Change]", kinds: set[str]) -> "Iterator[Change]":
     for change in changes:
         kinds.add(change.kind)
         yield change
+
+
+def _print(changes: "Iterable[Change]", *, stat: bool, name_only: bool) -> None:
+    if stat:
+        render.pairs(_stat_rows(changes))
+    elif name_only:
+        render.paths(change.path for change in changes)
+    else:
+        render.lines(map(_line, changes))
 
 
 def _line(change: "Change") -> str:

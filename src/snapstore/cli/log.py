@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snapstore.cli import render
+from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
@@ -37,7 +38,8 @@ def command(settings: Settings, /, path: str, host: str | None, source: str | No
     if settings.json:
         render.document({"versions": [version.to_dict() for version in versions]})
     else:
-        _print(versions)
+        with paged(settings):
+            _print(versions)
 
 
 _COLUMNS = (
