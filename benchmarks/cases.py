@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import datasets, targets
 from benchmarks.bench import Bench, Record
 from benchmarks.datasets import Dataset
-from benchmarks.peers import PEERS, Snap
+from benchmarks.peers import PEERS, Place, Snap
 from benchmarks.targets import Target
 
 STORES = ("snap", "restic", "borg")
@@ -92,6 +92,21 @@ def kernel_restore(bench: Bench) -> None:
             bench.measure("restore", peer, command)
             if number == 0 and peer.name == targets.OURS:
                 bench.check_restored(peer, data.live, target)
+
+
+def export(bench: Bench) -> None:
+    data = datasets.kernel(bench.work)
+    size = _start(bench, data)
+    tools = ("snap", "borg", "tar+zstd")
+    for peer in bench.turn(*tools):
+        place = bench.shared_place(peer)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place))
+        bench.prepare(peer.create(place, data.live, "first"))
+    for _ in bench.runs():
+        for peer in bench.turn(*tools):
+            command = peer.export(bench.shared_place(peer), "first")
+            bench.measure("export", peer, command, data=size)
 
 
 def image_create(bench: Bench) -> None:
@@ -180,6 +195,68 @@ def startup(bench: Bench) -> None:
                 bench.measure("--help", peer, peer.help(place))
 
 
+def _two_versions(bench: Bench, tools: tuple[str, ...], each: int = 1) -> None:
+    """Snapshots `first-1`… of the tree, then `second-1`… of its next version, in shared places."""
+    data = datasets.kernel(bench.work)
+    _start(bench, data)
+    for peer in bench.turn(*tools):
+        place = bench.shared_place(peer)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place))
+    for version, name in ((1, "first"), (2, "second")):
+        data.switch(version)
+        bench.rest()
+        for number in range(each):
+            for peer in bench.turn(*tools):
+                place = bench.shared_place(peer)
+                bench.prepare(peer.create(place, data.live, f"{name}-{number + 1}"))
+
+
+def listing(bench: Bench) -> None:
+    _two_versions(bench, STORES)
+    for _ in bench.runs():
+        for peer in bench.turn(*STORES):
+            bench.measure("all paths", peer, peer.files(bench.shared_place(peer), "first-1"))
+
+
+def diff(bench: Bench) -> None:
+    _two_versions(bench, STORES)
+    for _ in bench.runs():
+        for peer in bench.turn(*STORES):
+            place = bench.shared_place(peer)
+            bench.measure("two versions", peer, peer.diff(place, "first-1", "second-1"))
+
+
+def find(bench: Bench) -> None:
+    """A rare name and a frequent one, in 50 snapshots of each version; then the history of a file
+    in 1,000 small snapshots."""
+    _two_versions(bench, ("snap", "restic"), each=50)
+    place, path = _history(bench)
+    for _ in bench.runs():
+        for step, name in (("one file", "fork.c"), ("many files", "Makefile")):
+            for peer in bench.turn("snap", "restic"):
+                bench.measure(step, peer, peer.find(bench.shared_place(peer), name))
+        for peer in bench.turn("snap"):
+            assert isinstance(peer, Snap)
+            bench.measure("log", peer, peer.log(place, path))
+
+
+def _history(bench: Bench) -> tuple[Place, Path]:
+    """A store of its own with 1,000 snapshots, in every third of which a file changes."""
+    peer = PEERS["snap"]
+    place = Place(bench.shared_place(peer).root / "history")
+    source = place.root / "source"
+    (source / "below").mkdir(parents=True)
+    for number in range(200):
+        (source / f"file{number}").write_text(str(number))
+    path = source / "below" / "file"
+    bench.prepare(peer.init(place))
+    for number in range(1000):
+        path.write_text(str(number // 3))
+        bench.prepare(peer.create(place, source, f"take-{number}"))
+    return place, path
+
+
 def index(bench: Bench) -> None:
     """The index measures itself, in a process of its own, and prints one line per million."""
     command = (sys.executable, "-m", "benchmarks.index_curve", "--json", "--work", str(bench.work))
@@ -230,6 +307,14 @@ CASES = (
             targets.within("restore", "mksquashfs", 1),
             targets.memory("restore"),
         ),
+        data="kernel",
+    ),
+    Case(
+        "export",
+        "The same tree, written as a tar archive into a pipe",
+        ("snap", "borg", "tar+zstd"),
+        export,
+        (targets.faster("export", "borg", 2), targets.memory("export")),
         data="kernel",
     ),
     Case(
@@ -304,6 +389,42 @@ CASES = (
         startup,
         (targets.seconds("list", 0.15), targets.seconds("--help", 0.15)),
         at_least=11,
+    ),
+    Case(
+        "listing",
+        "All paths of a Linux source tree",
+        STORES,
+        listing,
+        (targets.seconds("all paths", 1), targets.faster("all paths", "restic", 1)),
+        data="kernel",
+        at_least=5,
+    ),
+    Case(
+        "diff",
+        "What is different between its two versions",
+        STORES,
+        diff,
+        (
+            targets.faster("two versions", "restic", 5),
+            targets.seconds("two versions", 0.5),
+            targets.memory("two versions"),
+        ),
+        data="kernel",
+        at_least=5,
+    ),
+    Case(
+        "find",
+        "A name in 100 snapshots of the tree; the history of a file in 1,000 small snapshots",
+        ("snap", "restic"),
+        find,
+        (
+            targets.faster("one file", "restic", 10),
+            targets.faster("many files", "restic", 10),
+            targets.memory("many files"),
+            targets.seconds("log", 1),
+        ),
+        data="kernel",
+        at_least=5,
     ),
     Case(
         "index",

@@ -6,6 +6,7 @@ run, holding the store and a home of its own, so that no cache of an earlier run
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -72,8 +73,24 @@ class Peer(ABC):
         """Writes snapshot `name` below the empty folder `target`."""
         raise NotImplementedError(self.name)
 
+    def export(self, place: Place, name: str) -> Command:
+        """Writes snapshot `name` as a tar archive into a pipe whose reader counts its bytes."""
+        raise NotImplementedError(self.name)
+
     def listing(self, place: Place) -> Command:
         """Prints the snapshots."""
+        raise NotImplementedError(self.name)
+
+    def files(self, place: Place, name: str) -> Command:
+        """Prints all paths in a snapshot."""
+        raise NotImplementedError(self.name)
+
+    def diff(self, place: Place, old: str, new: str) -> Command:
+        """Prints what is different between two snapshots."""
+        raise NotImplementedError(self.name)
+
+    def find(self, place: Place, pattern: str) -> Command:
+        """Prints where a name is, in all snapshots."""
         raise NotImplementedError(self.name)
 
     def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
@@ -121,8 +138,25 @@ class Snap(Peer):
     def restore(self, place: Place, target: Path, name: str) -> Command:
         return self._run(place, "restore", "latest", "--target", target)
 
+    def export(self, place: Place, name: str) -> Command:
+        return _counted(self._run(place, "export", name))
+
     def listing(self, place: Place) -> Command:
         return self._run(place, "list")
+
+    def files(self, place: Place, name: str) -> Command:
+        return self._run(place, "ls", "-R", name)
+
+    def diff(self, place: Place, old: str, new: str) -> Command:
+        # What differs is told by the exit status too, which is no failure.
+        command = self._run(place, "diff", old, new)
+        return Command(("sh", "-c", '"$@"; [ $? -le 1 ]', "sh", *command.argv), command.env)
+
+    def find(self, place: Place, pattern: str) -> Command:
+        return self._run(place, "find", pattern)
+
+    def log(self, place: Place, path: Path) -> Command:
+        return self._run(place, "log", path)
 
     def help(self, place: Place) -> Command:
         return Command((*self.command, "--help"), place.environment)
@@ -160,6 +194,22 @@ class Restic(Peer):
     def listing(self, place: Place) -> Command:
         return self._run(place, "snapshots")
 
+    def files(self, place: Place, name: str) -> Command:
+        return self._run(place, "ls", self._id(place, name))
+
+    def diff(self, place: Place, old: str, new: str) -> Command:
+        return self._run(place, "diff", self._id(place, old), self._id(place, new))
+
+    def find(self, place: Place, pattern: str) -> Command:
+        return self._run(place, "find", pattern)
+
+    def _id(self, place: Place, name: str) -> str:
+        """Some of its commands want an id."""
+        command = self._run(place, "snapshots", "--tag", name, "--json")
+        environment = {**os.environ, **command.env}
+        done = subprocess.run(command.argv, env=environment, capture_output=True, text=True)
+        return str(json.loads(done.stdout or "[]")[-1]["id"]) if done.stdout else name
+
     def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
         command = self._run(place, "backup", "--tag", name, "--stdin")
         return Command(command.argv, command.env, feed=feed)
@@ -196,8 +246,17 @@ class Borg(Peer):
     def restore(self, place: Place, target: Path, name: str) -> Command:
         return self._run(place, "extract", f"::{name}", cwd=target)
 
+    def export(self, place: Place, name: str) -> Command:
+        return _counted(self._run(place, "export-tar", f"::{name}", "-"))
+
     def listing(self, place: Place) -> Command:
         return self._run(place, "list")
+
+    def files(self, place: Place, name: str) -> Command:
+        return self._run(place, "list", "--short", f"::{name}")
+
+    def diff(self, place: Place, old: str, new: str) -> Command:
+        return self._run(place, "diff", f"::{old}", new)
 
     def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
         return self._run(place, "create", "-C", "zstd,3", f"::{name}", "-", feed=feed)
@@ -234,6 +293,9 @@ class TarZstd(Peer):
     def restore(self, place: Place, target: Path, name: str) -> Command:
         archive = shlex.quote(str(_file(place, name)))
         return _shell(f"zstd -q -dc {archive} | tar -C {shlex.quote(str(target))} -xf -")
+
+    def export(self, place: Place, name: str) -> Command:
+        return _shell(f"zstd -q -dc {shlex.quote(str(_file(place, name)))} | wc -c")
 
 
 class Copy(Peer):
@@ -313,3 +375,9 @@ def _file(place: Place, name: str) -> Path:
 
 def _shell(script: str) -> Command:
     return Command(("bash", "-o", "pipefail", "-c", script))
+
+
+def _counted(command: Command) -> Command:
+    """The command with its output in a pipe that `wc -c` reads."""
+    counted = _shell(f"{shlex.join(command.argv)} | wc -c")
+    return Command(counted.argv, command.env)

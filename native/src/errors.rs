@@ -19,6 +19,7 @@ classes!(
     TargetDenied,
     TargetInvalid,
     PathNotFound,
+    ArchiveInvalid,
     InvalidArgument,
     StoreFailed
 );
@@ -36,6 +37,8 @@ pub fn raise(error: Error) -> PyErr {
         Error::TargetDenied(m) => TargetDenied::new_err(m),
         Error::TargetInvalid(m) => TargetInvalid::new_err(m),
         Error::PathNotFound(m) => PathNotFound::new_err(m),
+        Error::Archive(m) => ArchiveInvalid::new_err(m),
+        Error::ReaderGone => pyo3::exceptions::PyBrokenPipeError::new_err(error.to_string()),
         Error::Invalid(m) => InvalidArgument::new_err(m),
         Error::Internal(m) => StoreFailed::new_err(m),
         Error::Foreign(inner) => match inner.downcast::<PyErr>() {

@@ -4,10 +4,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use snapstore_core::chunker::{choose, Chunker, HEAD_LEN};
 
+mod archive;
+mod browse;
 mod errors;
 mod index;
 mod keys;
 mod reader;
+mod select;
 mod task;
 mod writer;
 
@@ -48,14 +51,29 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<reader::RestoreResult>()?;
     module.add_class::<reader::CheckResult>()?;
     module.add_class::<reader::PackCheckResult>()?;
+    module.add_class::<browse::TreeWalk>()?;
+    module.add_class::<browse::TreeDiff>()?;
+    module.add_class::<browse::DirectoryDiff>()?;
+    module.add_class::<browse::TreeFind>()?;
+    module.add_class::<select::Selection>()?;
+    module.add_class::<select::Explanation>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::WriterResult>()?;
     module.add_class::<writer::RootResult>()?;
+    module.add_class::<archive::ExportCounts>()?;
+    module.add_class::<archive::ImportResult>()?;
+    module.add_function(wrap_pyfunction!(archive::export_tar, module)?)?;
+    module.add_function(wrap_pyfunction!(archive::import_tar, module)?)?;
     module.add_function(wrap_pyfunction!(keys::write_frame, module)?)?;
     module.add_function(wrap_pyfunction!(keys::read_frame, module)?)?;
     module.add_function(wrap_pyfunction!(keys::read_pack_table, module)?)?;
     module.add_function(wrap_pyfunction!(keys::hash_pack, module)?)?;
     module.add_function(wrap_pyfunction!(keys::location, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::differing_fields, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::same_entry, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::lookup, module)?)?;
+    module.add_function(wrap_pyfunction!(browse::unique_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(select::explain_path, module)?)?;
     module.add_function(wrap_pyfunction!(cut_points, module)?)?;
     Ok(())
 }

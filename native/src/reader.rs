@@ -22,14 +22,14 @@ use crate::task::Task;
 const CACHE_BYTES: usize = 64 << 20;
 
 #[pyclass(frozen, module = "snapstore._native")]
-pub struct Entry(node::Entry);
+pub struct Entry(pub(crate) node::Entry);
 
 fn not_a(entry: &node::Entry, what: &str) -> PyErr {
     raise(Error::Invalid(format!("{} is not a {what}", snapstore_core::error::show(&entry.name))))
 }
 
 impl Entry {
-    fn directory(&self) -> PyResult<&node::Directory> {
+    pub(crate) fn directory(&self) -> PyResult<&node::Directory> {
         match &self.0.what {
             What::Directory(directory) => Ok(directory),
             _ => Err(not_a(&self.0, "directory")),
@@ -208,7 +208,7 @@ type LinkPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
 #[pyclass(frozen, module = "snapstore._native")]
 pub struct Reader {
-    inner: Arc<reader::Reader>,
+    pub(crate) inner: Arc<reader::Reader>,
     keys: Arc<id::Keys>,
     store: std::path::PathBuf,
 }

@@ -3,7 +3,6 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use snapstore_core::chunker::Chunker;
@@ -16,6 +15,7 @@ use snapstore_core::take::{self, Options, Taken};
 use crate::errors::raise;
 use crate::index::PyIndex;
 use crate::keys::{array, path_of, Keys};
+use crate::select::{self, Selection};
 use crate::task::Task;
 
 #[pyclass(frozen, get_all, module = "snapstore._native")]
@@ -45,7 +45,7 @@ fn bytes(py: Python<'_>, data: &[u8]) -> Py<PyBytes> {
     PyBytes::new(py, data).unbind()
 }
 
-fn root_result(py: Python<'_>, taken: Taken) -> PyResult<Py<PyAny>> {
+pub(crate) fn root_result(py: Python<'_>, taken: Taken) -> PyResult<Py<PyAny>> {
     let id = taken.id.ok_or_else(|| raise(Error::Internal("a root has an id".into())))?;
     let result = RootResult {
         id: bytes(py, &id.0),
@@ -120,30 +120,25 @@ pub struct Writer {
 impl Writer {
     fn spawn(&self, work: impl FnOnce(&Inner, &mut [Lane]) -> Result<Taken> + Send + 'static) -> PyResult<Task> {
         let inner = self.inner.clone();
+        self.run(move |_, _, lanes| work(&inner, lanes), root_result)
+    }
+
+    /// Work on all lanes, and what becomes of its result.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Packer, &Chunker, &mut [Lane]) -> Result<T> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> PyResult<Task> {
+        let inner = self.inner.clone();
         let work = move |_: &Progress| {
             let mut lanes = inner.lanes();
             if lanes.is_empty() {
                 return Err(Error::Invalid("this writer is finished".into()));
             }
-            work(&inner, &mut lanes)
+            work(&inner.packer, &inner.chunker, &mut lanes)
         };
-        Task::spawn(self.progress.clone(), work, root_result)
+        Task::spawn(self.progress.clone(), work, convert)
     }
-}
-
-fn rules(lines: &[Vec<u8>]) -> PyResult<Option<Gitignore>> {
-    if lines.is_empty() {
-        return Ok(None);
-    }
-    let mut builder = GitignoreBuilder::new("");
-    for line in lines {
-        let bad = |why: String| {
-            raise(Error::Invalid(format!("bad exclude pattern {:?}: {why}", String::from_utf8_lossy(line))))
-        };
-        let text = std::str::from_utf8(line).map_err(|_| bad("it is not valid UTF-8".into()))?;
-        builder.add_line(None, text).map_err(|e| bad(e.to_string()))?;
-    }
-    builder.build().map(Some).map_err(|e| raise(Error::Invalid(format!("bad exclude patterns: {e}"))))
 }
 
 fn worker_count(threads: usize) -> usize {
@@ -196,26 +191,24 @@ impl Writer {
         Ok(Writer { inner: Arc::new(Inner { packer, chunker, lanes: Mutex::new(lanes) }), progress })
     }
 
-    #[pyo3(signature = (path, *, cache = None, new_cache = None, exclude = Vec::new(), one_file_system = false,
-        skip = Vec::new(), ignore_inode = false))]
+    #[pyo3(signature = (path, *, cache = None, new_cache = None, selection = None, named = Vec::new(), whole = true,
+        ignore_inode = false))]
     #[allow(clippy::too_many_arguments)]
     fn take_tree(
         &self,
         path: &[u8],
         cache: Option<&[u8]>,
         new_cache: Option<&[u8]>,
-        exclude: Vec<Vec<u8>>,
-        one_file_system: bool,
-        skip: Vec<(u64, u64)>,
+        selection: Option<&Selection>,
+        named: Vec<Vec<u8>>,
+        whole: bool,
         ignore_inode: bool,
     ) -> PyResult<Task> {
         let path = path_of(path);
         let options = Options {
             cache: cache.map(path_of),
             new_cache: new_cache.map(path_of),
-            exclude: rules(&exclude)?,
-            one_file_system,
-            skip,
+            selection: select::of_root(selection, named, whole)?,
             ignore_inode,
         };
         self.spawn(move |inner, lanes| take::take_tree(&inner.packer, &inner.chunker, lanes, &path, &options))

@@ -12,9 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snapstore.api import Store, init, open
+    from snapstore.api import Store, examine, init, open
     from snapstore.base.errors import (
         AmbiguousReference,
+        ArchiveInvalid,
         Cancelled,
         CheckFailed,
         CommandFailed,
@@ -45,24 +46,30 @@ if TYPE_CHECKING:
     )
     from snapstore.base.progress import Progress
     from snapstore.model.config import Config
+    from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
+    from snapstore.model.health import Finding, Health
     from snapstore.model.results import (
         CheckProblem,
         CheckReport,
         CreateResult,
+        Explanation,
+        ExportResult,
         ListedEntry,
         ReindexResult,
         RestoreResult,
         StoreStats,
         Stream,
     )
+    from snapstore.model.selection import PatternFile, Selection
     from snapstore.model.snapshot import Root, Snapshot
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "snapstore.api": ("Store", "init", "open"),
+    "snapstore.api": ("Store", "examine", "init", "open"),
     "snapstore.base.errors": (
         "AmbiguousReference",
+        "ArchiveInvalid",
         "Cancelled",
         "CheckFailed",
         "CommandFailed",
@@ -93,16 +100,21 @@ _HOMES = {
     ),
     "snapstore.base.progress": ("Progress",),
     "snapstore.model.config": ("Config",),
+    "snapstore.model.health": ("Finding", "Health"),
+    "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
     "snapstore.model.results": (
         "CheckProblem",
         "CheckReport",
         "CreateResult",
+        "ExportResult",
+        "Explanation",
         "ListedEntry",
         "ReindexResult",
         "RestoreResult",
         "StoreStats",
         "Stream",
     ),
+    "snapstore.model.selection": ("PatternFile", "Selection"),
     "snapstore.model.snapshot": ("Root", "Snapshot"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -122,7 +134,9 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AmbiguousReference",
+    "ArchiveInvalid",
     "Cancelled",
+    "Change",
     "CheckFailed",
     "CheckProblem",
     "CheckReport",
@@ -130,6 +144,13 @@ __all__ = [
     "Config",
     "CreateResult",
     "DamagedObject",
+    "DiffStat",
+    "DiskUse",
+    "Explanation",
+    "ExportResult",
+    "Finding",
+    "FoundEntry",
+    "Health",
     "IndexDamaged",
     "InvalidArgument",
     "ListedEntry",
@@ -138,10 +159,13 @@ __all__ = [
     "OperationDenied",
     "OperationTimeout",
     "PathNotFound",
+    "PathVersion",
+    "PatternFile",
     "Progress",
     "ReindexResult",
     "RestoreResult",
     "Root",
+    "Selection",
     "Snapshot",
     "SnapshotNotFound",
     "SnapstoreError",
@@ -162,6 +186,7 @@ __all__ = [
     "TargetInvalid",
     "TargetNotEmpty",
     "WrongPassword",
+    "examine",
     "init",
     "open",
 ]

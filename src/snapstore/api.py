@@ -3,51 +3,64 @@ it.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import snapstore
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
 from snapstore.base.progress import Observer, Progress
-from snapstore.base.units import Duration, duration_s
+from snapstore.base.units import Duration, Size, duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
+from snapstore.model.filters import Filter, Paths, Texts
+from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
+from snapstore.model.health import Finding, Health
 from snapstore.model.results import (
     CheckProblem,
     CheckReport,
     CreateResult,
+    Explanation,
+    ExportResult,
     ListedEntry,
     ReindexResult,
     RestoreResult,
     StoreStats,
     Stream,
 )
+from snapstore.model.selection import PatternFile, Selection
 from snapstore.model.snapshot import Root, Snapshot
-from snapstore.ops import check as checking
-from snapstore.ops import create as creating
 from snapstore.ops import listing
-from snapstore.ops import reindex as reindexing
-from snapstore.ops import restore as restoring
-from snapstore.ops import stats as counting
 from snapstore.repository.keys import Password
 from snapstore.repository.open import Repository, new_id
 
 __all__ = [
+    "Change",
     "CheckProblem",
     "CheckReport",
     "Config",
     "CreateResult",
+    "DiffStat",
+    "DiskUse",
+    "Explanation",
+    "ExportResult",
+    "Finding",
+    "FoundEntry",
+    "Health",
     "ListedEntry",
+    "PathVersion",
+    "PatternFile",
     "Progress",
     "ReindexResult",
     "RestoreResult",
     "Root",
+    "Selection",
     "Snapshot",
     "Store",
     "StoreStats",
     "Stream",
+    "examine",
     "init",
     "open",
 ]
@@ -103,6 +116,26 @@ def open(
         Path(path), mode=mode, cache_dir=_path(cache_dir), password=password
     )
     return Store(repository)
+
+
+def examine(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    search_path: Sequence[str] = (),
+    running: str | None = None,
+) -> Health:
+    """Looks whether this machine, and the store at `path`, have all that is needed. What is wrong
+    is a finding, never raised; nothing but the local index is written.
+
+    `cache_dir`: as for `open`. `search_path`: directories in which programs are looked for, such as
+    `os.get_exec_path()`; `running`: the program by which this package was started.
+    """
+    from snapstore.ops import examine as examining
+
+    return examining.examine(
+        _path(path), cache_dir=_path(cache_dir), search_path=search_path, running=running
+    )
 
 
 class Store:
@@ -162,9 +195,7 @@ class Store:
         parent: str | None = None,
         images: Sequence[Path_] = (),
         streams: Sequence[Stream] = (),
-        exclude: Sequence[str | bytes] = (),
-        exclude_files: Sequence[Path_] = (),
-        one_file_system: bool = False,
+        listed: Iterable[Path_] = (),
         skip_if_unchanged: bool = False,
         dry_run: bool = False,
         rehash: bool = False,
@@ -173,6 +204,7 @@ class Store:
         kind: str = "user",
         created_by: Mapping[str, Any] | None = None,
         progress: Observer | None = None,
+        **selection: Unpack[Selection],
     ) -> CreateResult:
         """Takes a snapshot of paths, images and streams. It exists entirely or not at all.
 
@@ -180,16 +212,22 @@ class Store:
         once. `images`: block devices and files whose contents are taken. `streams`: see Stream.
         `metadata`: JSON values with integers. `source`: the series (else host and paths); its
         newest snapshot becomes the parent unless `parent` names one. `time`: datetime, nanoseconds
-        since 1970, ISO 8601 or `now-2d`. `exclude`: gitignore lines. `rehash` reads every file,
-        whatever its times say; `ignore_inode` does not, only because inode or ctime changed.
+        since 1970, ISO 8601 or `now-2d`. `rehash` reads every file, whatever its times say;
+        `ignore_inode` does not, only because inode or ctime changed.
         `skip_if_unchanged`: no new snapshot when all roots are as in the parent. `dry_run` reads
         everything and writes nothing. `progress` is called about ten times a second from the
-        calling thread.
+        calling thread. What is left out of directories: see Selection; `explain` says why.
+
+        `listed`: any number of further paths, each with all below it. Those below one of `paths`
+        are taken there, whatever the rules say; all others become one root, their deepest common
+        directory. One that is missing is listed as unreadable.
 
         Files that cannot be read are listed in the result, and the snapshot is partial. Raises
         SourceNotFound, CommandFailed, InvalidArgument, StoreReadOnly, StoreBusy, NoSpace,
         StorageError, Cancelled; then there is no snapshot, but what was packed is not packed again.
         """
+        from snapstore.ops import create as creating
+
         repository = self._repository
         plan = creating.plan(
             repository,
@@ -198,8 +236,8 @@ class Store:
             streams=streams,
             source=source,
             host=host,
-            exclude=exclude,
-            exclude_files=exclude_files,
+            listed=listed,
+            selection=selection,
             created_by=created_by,
             name=name,
             description=description,
@@ -209,7 +247,6 @@ class Store:
             tool=TOOL,
             time_ns=None if time is None else times.time_ns(time),
             parent=None if parent is None else self.get(parent),
-            one_file_system=one_file_system,
             skip_if_unchanged=skip_if_unchanged,
             dry_run=dry_run,
             rehash=rehash,
@@ -218,45 +255,132 @@ class Store:
         )
         return creating.create(repository, plan, progress)
 
+    def import_tar(
+        self,
+        file: Any,
+        *,
+        root: Path_ | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        host: str | None = None,
+        time: times.Time | None = None,
+        parent: str | None = None,
+        skip_if_unchanged: bool = False,
+        dry_run: bool = False,
+        compression: str | None = None,
+        kind: str = "user",
+        created_by: Mapping[str, Any] | None = None,
+        progress: Observer | None = None,
+    ) -> CreateResult:
+        """Takes a snapshot of what a tar archive holds, as if its tree had been taken: one root.
+
+        `file`: a path, a descriptor, or an object with `fileno()`; read once, so a pipe will do.
+        ustar, pax and GNU tar, plain or as gzip, bzip2, xz or zstd. `root`: the path (absolute, or
+        a single name) to record the tree under, else the archive's name without `.tar`; it also
+        makes the series, so that an archive recorded as /srv/app follows the creates of /srv/app.
+        All else as for `create`. The last of several members of a name counts. Names are taken
+        below the root: leading slashes mean nothing, `..` is refused. Nothing is written but to the
+        store.
+
+        Raises ArchiveInvalid (cut off, damaged, hostile; then there is no snapshot),
+        SourceNotFound, SourceUnreadable, and what `create` raises.
+        """
+        from snapstore.ops import import_tar as importing
+
+        return importing.import_tar(
+            self._repository,
+            file,
+            root=root,
+            name=name,
+            tags=tags,
+            description=description,
+            metadata=metadata,
+            source=source,
+            host=host,
+            time_ns=None if time is None else times.time_ns(time),
+            parent=None if parent is None else self.get(parent),
+            skip_if_unchanged=skip_if_unchanged,
+            dry_run=dry_run,
+            compression=compression,
+            kind=kind,
+            created_by=created_by,
+            tool=TOOL,
+            observer=progress,
+        )
+
+    def explain(
+        self,
+        path: Path_,
+        *paths: Path_,
+        images: Sequence[Path_] = (),
+        listed: Iterable[Path_] = (),
+        **selection: Unpack[Selection],
+    ) -> Explanation:
+        """Why a `create` with the same arguments takes `path`, or leaves it out.
+
+        Looks at the directories on the way to it and at nothing else. Raises SourceNotFound,
+        SourceUnreadable (a root, a file of patterns), InvalidArgument.
+        """
+        from snapstore.ops import create as creating
+
+        return creating.explain(self._repository, path, [*paths, *images], listed, selection)
+
     # Looking
 
     def snapshots(
         self,
         *,
-        source: str | None = None,
-        host: str | None = None,
-        tag: str | None = None,
-        name: str | None = None,
+        source: Texts = None,
+        host: Texts = None,
+        tag: Texts = None,
+        name: Texts = None,
+        path: Paths = None,
         kind: str | None = None,
         partial: bool | None = None,
+        since: times.Time | None = None,
+        until: times.Time | None = None,
+        min_bytes: Size | None = None,
+        max_bytes: Size | None = None,
         order: str = "-created_at",
         limit: int | None = None,
         all: bool = False,
     ) -> list[Snapshot]:
         """Snapshots that match every filter; without `kind` and `all` only those made by users.
 
-        `order`: created_at, name, source, host or size_bytes, with a minus for descending. One that
-        cannot be read is listed with another `status` than "ready".
+        `source`, `host`, `name`: a glob or several, one of which must match. `tag`: a tag, or
+        several of which the snapshot must have one; `"a,b"` asks for both, `""` for none. `path`:
+        taken by the snapshot, itself or with a directory above it, or a glob of the paths taken.
+        `since`, `until` (exclusive): times as for `create`. `min_bytes`, `max_bytes`: a number, or
+        text such as "1.5G". `order`: created_at, name, source, host or size_bytes, with a minus for
+        descending; `limit` counts after ordering. One that cannot be read is listed with another
+        `status` than "ready". Raises InvalidArgument.
         """
-        return listing.snapshots(
-            self._repository,
+        wanted = Filter(
             source=source,
             host=host,
             tag=tag,
             name=name,
+            path=path,
             kind=kind,
             partial=partial,
-            order=order,
-            limit=limit,
-            all=all,
+            since=since,
+            until=until,
+            min_bytes=min_bytes,
+            max_bytes=max_bytes,
         )
+        return listing.snapshots(self._repository, wanted, order=order, limit=limit, all=all)
 
     def get(self, ref: str) -> Snapshot:
-        """The snapshot that `ref` names: `latest`, `latest~2`, a name, an id or 4 or more digits of
-        its beginning.
+        """The snapshot that `ref` names: `latest`; a name, of which it is the newest; an id or 4 or
+        more digits of its beginning; `@TIME`, the newest from before a time (`@2026-11-01`,
+        `@now-2d`). `~N` behind each means N steps further back: `latest~2`, `nightly~1`.
 
-        `latest` is the newest complete user snapshot of this host. Raises SnapshotNotFound,
-        AmbiguousReference.
+        `latest` and `@TIME` choose among the complete user snapshots of this host; `NAME~N` among
+        those of the name; `ID~N` among older ones of its source and host. Raises SnapshotNotFound
+        (with near names as `suggestions`), AmbiguousReference, InvalidArgument (`@` and no time).
         """
         return listing.get(self._repository, ref)
 
@@ -291,6 +415,126 @@ class Store:
         snapshot, within = self._find(ref, path)
         return listing.read(self._repository, snapshot, within)
 
+    def diff(
+        self,
+        old: str,
+        new: str,
+        *,
+        paths: Sequence[Path_] = (),
+        ignore: Sequence[str] = (),
+        renames: bool = True,
+    ) -> Iterator[Change]:
+        """Differences between two snapshots, sorted by path, a directory before what is in it.
+
+        Roots of the same path are compared; where each snapshot has one only, these, and paths are
+        those of the new one. Either may be `REF:PATH`; `paths`: only these and what is below them.
+        `ignore`: fields (`mode`, `owner`, `mtime`, `xattrs`, …) that make no difference. `renames`:
+        a file that was removed, and one that was added with the same content, are one change; they
+        are looked for among at most 150,000 differences. Which names are hard links of each other
+        is not compared. Raises SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
+        """
+        from snapstore.ops import diff as comparing
+
+        (before, old_path), (after, new_path) = self.resolve(old), self.resolve(new)
+        return comparing.diff(
+            self._repository,
+            before,
+            after,
+            old_path=old_path,
+            new_path=new_path,
+            paths=[os.fsencode(path) for path in paths],
+            ignore=ignore,
+            renames=renames,
+        )
+
+    def diff_directory(
+        self, ref: str, directory: Path_, *, ignore: Sequence[str] = (), content: bool = False
+    ) -> Iterator[Change]:
+        """Differences of what is on disk from a snapshot, sorted by path.
+
+        A directory that lies in what the snapshot took is compared with its own place in it; any
+        other as `restore` would fill it: with the single root, or with each root at its path below
+        it. `REF:PATH` says with what. Contents of files are equal when size and time of the last
+        change are, and are compared when only the size is; with `content` whenever it is. Renames
+        are not looked for; sockets, holes and hard links are not compared. What cannot be read has
+        the kind `unreadable`. Raises SnapshotNotFound, PathNotFound, SourceNotFound,
+        InvalidArgument, DamagedObject.
+        """
+        from snapstore.ops import diff as comparing
+
+        snapshot, within = self.resolve(ref)
+        return comparing.diff_directory(
+            self._repository,
+            snapshot,
+            within,
+            os.fsencode(directory),
+            ignore=ignore,
+            content=content,
+        )
+
+    def find(
+        self,
+        pattern: str,
+        *refs: str,
+        regex: bool = False,
+        ignore_case: bool = False,
+        larger_than: int | None = None,
+        smaller_than: int | None = None,
+        newer_than: times.Time | None = None,
+        older_than: times.Time | None = None,
+        types: Sequence[str] = (),
+    ) -> Iterator[FoundEntry]:
+        """Entries that match, snapshot by snapshot, the newest first; or in `refs` (which may be
+        `REF:PATH`), as given. Snapshots that cannot be read are left out.
+
+        `pattern`: a glob for the whole name, or with `regex` a regular expression for any part of
+        it. A pattern with a `/` is for the path as recorded; a glob that does not begin with one is
+        for the end of the path. Sizes are bytes, and of what is no file 0; times are those of the
+        last change. Raises SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
+        """
+        from snapstore.ops import find as finding
+
+        return finding.find(
+            self._repository,
+            pattern,
+            [self.resolve(ref) for ref in refs] or None,
+            regex=regex,
+            ignore_case=ignore_case,
+            larger_than=larger_than,
+            smaller_than=smaller_than,
+            newer_than=newer_than,
+            older_than=older_than,
+            types=types,
+        )
+
+    def log(
+        self, path: Path_, *, host: str | None = None, source: str | None = None
+    ) -> list[PathVersion]:
+        """Versions of what is at a path, the newest first, with the snapshots that have each.
+
+        Only snapshots that took the path, or something around it, count. Those of each host follow
+        each other by themselves. `path`: as recorded, or relative to roots. Raises PathNotFound
+        when no snapshot has it, DamagedObject.
+        """
+        from snapstore.ops import log as following
+
+        return following.log(self._repository, os.fsencode(path), host=host, source=source)
+
+    def du(self, ref: str | None = None, progress: Observer | None = None) -> list[DiskUse]:
+        """What snapshots take and what each alone holds: all of them, the newest first, or only
+        that of `ref`, which may be `REF:PATH`.
+
+        What a path shares with other places in its own snapshot counts as its own. Needs 16 to 32
+        bytes of memory for each distinct chunk of the store. Raises SnapshotNotFound, PathNotFound,
+        DamagedObject.
+        """
+        from snapstore.ops import usage as measuring
+
+        if ref is None:
+            return measuring.du_all(self._repository, progress)
+        snapshot, path = self.resolve(ref)
+        return [measuring.du(self._repository, snapshot, path, progress)]
+
     # Bringing back
 
     def restore(
@@ -311,6 +555,8 @@ class Store:
         PathNotFound, TargetNotEmpty, TargetInvalid, TargetDenied, DamagedObject, NoSpace,
         Cancelled.
         """
+        from snapstore.ops import restore as restoring
+
         snapshot, within = self.resolve(ref)
         return restoring.restore(
             self._repository,
@@ -320,6 +566,35 @@ class Store:
             paths=[os.fsencode(path) for path in paths],
             verify=verify,
             observer=progress,
+        )
+
+    def export(
+        self,
+        ref: str,
+        file: Any,
+        *,
+        path: Path_ = b"",
+        format: str = "pax",
+        progress: Observer | None = None,
+    ) -> ExportResult:
+        """Writes a snapshot, or what `path` or `REF:PATH` names in it, as an archive.
+
+        `file`: a path, a descriptor, or an object with `fileno()`; a pipe will do. A file at a path
+        appears when it is whole, and replaces what was there; what is no regular file is written
+        to. `format`: pax keeps everything that a snapshot does; gnu has neither attributes nor
+        fractions of seconds; zip has no hard links, FIFOs, devices and attributes either. The same
+        snapshot gives the same bytes.
+
+        Named as after `restore`: a directory's contents stand at the top of the archive (`./…`),
+        several roots at their recorded paths without the leading slash. Raises PathNotFound,
+        InvalidArgument, TargetInvalid, TargetDenied, DamagedObject, NoSpace, Cancelled,
+        BrokenPipeError (the pipe's reader has gone); then a pipe has got a part of the archive.
+        """
+        from snapstore.ops import export as exporting
+
+        snapshot, within = self._find(ref, path)
+        return exporting.export(
+            self._repository, snapshot, file, within=within, format=format, observer=progress
         )
 
     # Keeping
@@ -337,6 +612,8 @@ class Store:
         share of the packs. `time_limit`: timedelta, seconds, or text such as "10m"; then `complete`
         is False.
         """
+        from snapstore.ops import check as checking
+
         share = float(read_data)
         if not 0 <= share <= 1:
             raise InvalidArgument(f"a share is from 0 to 1: {read_data!r}")
@@ -350,12 +627,16 @@ class Store:
 
     def stats(self) -> StoreStats:
         """How much the store holds, and what it takes."""
+        from snapstore.ops import stats as counting
+
         return counting.stats(self._repository)
 
     def reindex(self, progress: Observer | None = None) -> ReindexResult:
         """Makes the local index anew from the packs. Packs that cannot be read are listed; nothing
         is deleted.
         """
+        from snapstore.ops import reindex as reindexing
+
         return reindexing.reindex(self._repository, progress)
 
     def _find(self, ref: str, path: Path_) -> tuple[Snapshot, bytes]:

@@ -23,8 +23,9 @@ def test_no_arguments(snap: Snap) -> None:
 def test_help_lists_all_commands(snap: Snap) -> None:
     run = snap("--help")
     assert run.status == 0
+    shown = " ".join(run.stdout.decode().split())
     for name, summary in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(summary)}$", run.stdout.decode(), re.MULTILINE)
+        assert f" {name} {summary} " in shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)

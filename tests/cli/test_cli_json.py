@@ -141,6 +141,21 @@ def test_reindex(filled: Snap) -> None:
     agree(document(filled, "reindex"), "snap reindex")
 
 
+def test_doctor(filled: Snap) -> None:
+    found = document(filled, "doctor")
+    agree(found, "snap doctor")
+    for finding in found["findings"]:
+        agree(finding, "finding")
+
+
+def test_completion(snap: Snap) -> None:
+    agree(document(snap, "completion", "bash"), "snap completion")
+
+
+def test_man(snap: Snap) -> None:
+    agree(document(snap, "man", "share"), "snap man")
+
+
 @pytest.mark.parametrize(
     "arguments", [["frobnicate"], ["list", "-s", "/nowhere"], ["show", "nothing"], ["create"]]
 )
@@ -152,3 +167,33 @@ def test_errors(filled: Snap, arguments: list[str]) -> None:
     common = {name: told["error"][name] for name in promised()["error"]}
     agree(common, "error")
     assert common["exit_code"] == run.status
+
+
+def test_diff(odd: Snap, files: Path) -> None:
+    (files / "docs" / "note.txt").rename(files / "note.txt")
+    (files / "data.bin").write_bytes(b"other")
+    odd("create", files, "--name", "third")
+    found = document(odd, "diff", "first", "third", status=1)
+    agree(found, "snap diff")
+    agree(found["stat"], "stat")
+    optional = frozenset({"old_path", "error"})
+    for change in found["changes"]:
+        agree(change, "change", optional)
+    assert {change["kind"] for change in found["changes"]} >= {"added", "content", "renamed"}
+    assert found["stat"]["changes"] == len(found["changes"])
+
+
+def test_find_log_and_du(odd: Snap, files: Path) -> None:
+    found = document(odd, "find", "note.txt")
+    agree(found, "snap find")
+    assert [set(one) for one in found["found"]] == [
+        {"snapshot", "path", "type", "mode", "uid", "gid", "mtime_ns", "size"}
+    ] * 2
+    followed = document(odd, "log", files / "data.bin")
+    agree(followed, "snap log")
+    for version in followed["versions"]:
+        agree(version, "version")
+    used = document(odd, "du")
+    agree(used, "snap du")
+    for one in used["snapshots"]:
+        agree(one, "usage")

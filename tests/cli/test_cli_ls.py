@@ -58,3 +58,15 @@ def test_path_not_in_the_snapshot_as_json(filled: Snap) -> None:
     run = filled("ls", "first:/missing", "--json")
     assert run.status == 13
     assert json.loads(run.stderr)["error"]["kind"] == "path-not-found"
+
+
+def test_a_typo_in_a_path_suggests_the_near_one(filled: Snap) -> None:
+    assert str(filled("ls", f"first:{filled.home}/files/docs/notes.text")) == (
+        "--- stderr\n"
+        "snap: error: ~/files/docs/notes.text is not in snapshot <short>\n"
+        "snap: hint: did you mean ~/files/docs/note.txt? ls shows what is in it\n"
+        "--- status 13\n"
+    )
+    assert "did you mean ~/files?" in str(filled("ls", f"first:{filled.home}/fils"))
+    assert "did you mean ~/files/data.bin?" in str(filled("ls", "first:data.bin/x"))
+    assert "hint: ls shows what is in it" in str(filled("ls", "first:/entirely/different"))

@@ -108,7 +108,9 @@ def require_python_for_all(require: Require) -> None:
 
 def run(*command: str | Path) -> str:
     """Output of a command that must succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="surrogateescape", check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

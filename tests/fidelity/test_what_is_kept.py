@@ -1,6 +1,7 @@
 """docs/what-is-kept.md, line by line: one test for each row of its table, in its order."""
 
 import os
+import re
 import resource
 import socket
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from kept_trees import (
     USER,
+    Kept,
     Require,
     as_user,
     assert_kept,
@@ -91,6 +93,21 @@ def test_name(top: Path, place: Path) -> None:
         (top / os.fsdecode(name)).write_bytes(name)
     kept = assert_kept(top, place)
     assert len(kept.after) == len(names) + 1
+
+
+def test_order_of_names_is_not_kept(place: Path) -> None:
+    for top, order in (("one", 1), ("two", -1)):
+        (place / top).mkdir()
+        for name in ["b", "a", "ä", "C"][::order]:
+            (place / top / name).touch()
+            os.utime(place / top / name, ns=(0, 0))
+        os.utime(place / top, ns=(0, 0))
+    with snapstore.init(place / "store") as store:
+        made = store.create(place / "one", place / "two").snapshot
+        assert made is not None
+        assert len({root.id for root in made.roots}) == 1
+        names = [one.entry.name for one in store.ls("latest", place / "two")]
+    assert names == [b"C", b"a", b"b", "ä".encode()]
 
 
 def test_path_longer_than_path_max(top: Path, place: Path) -> None:
@@ -370,6 +387,24 @@ def test_trusted_and_security_attributes(top: Path, place: Path) -> None:
     assert kept.after[b"link"].xattrs[b"trusted.a"] == b"\0value"
 
 
+def test_attributes_of_other_kinds_are_not_kept(place: Path, require: Require) -> None:
+    with file_system(require, place, "btrfs") as mounted:
+        (mounted / "top").mkdir()
+        (mounted / "top/file").touch()
+        os.setxattr(mounted / "top/file", "btrfs.compression", b"zstd")
+        assert "btrfs.compression" in os.listxattr(mounted / "top/file")
+        kept = assert_kept_but_for(mounted / "top", mounted, ["xattrs"])
+        assert os.listxattr(kept.out / "file") == []
+
+
+def assert_kept_but_for(top: Path, place: Path, ignore: list[str]) -> Kept:
+    """That all comes back but these attributes, and nothing is complained of."""
+    kept = keep(top, place)
+    assert (kept.created.unreadable, kept.restored.problems) == ([], [])
+    assert_same(kept.before, kept.after, ignore=ignore)
+    return kept
+
+
 @pytest.mark.needs("setfacl", "getfacl")
 def test_posix_acls(top: Path, place: Path) -> None:
     (top / "file").touch()
@@ -378,9 +413,10 @@ def test_posix_acls(top: Path, place: Path) -> None:
     run("setfacl", "-m", "u:1000:rwx,g:65534:r,m::rx", top / "file")
     run("setfacl", "-m", "u:1000:rwx,d:u:1000:rx,d:o::-", top / "directory")
     kept = assert_kept(top, place)
-    shown = [run("getfacl", "-cnpR", path).replace(str(path), "") for path in (top, kept.out)]
+    listed = [run("getfacl", "-npR", path).replace(str(path), "") for path in (top, kept.out)]
+    shown = [sorted(text.split("\n\n")) for text in listed]  # -R goes in the directory's own order
     assert shown[0] == shown[1]
-    assert "default:user:1000:r-x" in shown[0]
+    assert "default:user:1000:r-x" in listed[0]
 
 
 @pytest.mark.needs("root", "setcap", "getcap")
@@ -439,6 +475,22 @@ def test_shared_extents_are_not_kept(place: Path, require: Require) -> None:
         assert "shared" not in shown
 
 
+def test_subvolumes(place: Path, require: Require) -> None:
+    require("btrfs")
+    with file_system(require, place, "btrfs") as mounted:
+        (mounted / "top").mkdir()
+        run("btrfs", "subvolume", "create", mounted / "top/inner")
+        (mounted / "top/inner/file").write_bytes(b"1")
+        with snapstore.init(place / "store") as store:
+            whole = store.create(mounted / "top")
+            own = store.create(mounted / "top", one_file_system=True)
+            store.restore("latest~1", target=place / "whole")
+            store.restore("latest", target=place / "own")
+        assert_same(scan(mounted / "top"), scan(place / "whole"))
+        assert (whole.mounts, own.mounts) == (0, 1)
+        assert set(scan(place / "own")) == {b"", b"inner"}
+
+
 @pytest.mark.needs("mount")
 def test_mount_points(top: Path, place: Path) -> None:
     (top / "mounted").mkdir()
@@ -453,6 +505,12 @@ def test_mount_points(top: Path, place: Path) -> None:
         assert_same(scan(top), scan(place / "whole"))
         assert (whole.mounts, own.mounts) == (0, 1)
         assert set(scan(place / "own")) == {b"", b"file", b"mounted"}
+        with snapstore.open(place / "store") as store:  # what is named is taken wherever it is
+            inside = {"listed": [top / "mounted/inside", top / "file"], "one_file_system": True}
+            assert store.create(**inside).files == 2
+            assert store.explain(top / "mounted/inside", **inside).reason == "named"
+            said = store.explain(top / "mounted/inside", top, one_file_system=True)
+            assert (said.reason, said.decided_at) == ("mount", bytes(top / "mounted"))
     finally:
         run("umount", top / "mounted")
 
@@ -518,3 +576,50 @@ def test_what_cannot_be_read_is_listed_and_the_snapshot_is_partial(
     assert first == f"{listed} True"
     assert "denied" in second
     assert set(scan(place / "out")) >= {b"readable", b"readable directory/inside"}
+
+
+# The table as a whole
+
+TESTS = {
+    "content": test_content,
+    "holes of sparse files": test_holes_of_sparse_files,
+    "preallocated, unwritten space": test_preallocated_space,
+    "name": test_name,
+    "order of the names in a directory": test_order_of_names_is_not_kept,
+    "path": test_path_as_deep_as_the_format_allows,
+    "type: regular file, directory, symbolic link, FIFO, character and block device": test_types,
+    "type: socket": test_sockets_are_skipped_counted_and_reported,
+    "permissions": test_permissions,
+    "owner and group": test_owner_and_group,
+    "time of modification": test_time_of_modification,
+    "time of access": test_time_of_access_is_not_kept,
+    "time of change (ctime), of birth": test_times_of_change_and_birth_are_not_kept,
+    "inode number, device number of the file system": test_inode_and_device_numbers_are_not_kept,
+    "hard links": test_hard_links,
+    "target of a symbolic link": test_target_of_a_symbolic_link,
+    "numbers of a device node": test_numbers_of_a_device_node,
+    "extended attributes, `user.*`": test_user_attributes,
+    "extended attributes, `trusted.*`, `security.*` (SELinux, IMA)": (
+        test_trusted_and_security_attributes
+    ),
+    "extended attributes of other kinds (`btrfs.*`, `system.nfs4_acl`)": (
+        test_attributes_of_other_kinds_are_not_kept
+    ),
+    "POSIX ACLs, default ACLs": test_posix_acls,
+    "file capabilities": test_file_capabilities,
+    "inode flags (`chattr`: immutable, append-only, no-dump, …)": test_inode_flags_are_not_kept,
+    "project id, quotas": test_project_id_is_not_kept,
+    "compression, encryption, verity of the file system": (
+        test_compression_of_the_file_system_is_not_kept
+    ),
+    "shared extents (reflinks)": test_shared_extents_are_not_kept,
+    "subvolumes (Btrfs)": test_subvolumes,
+    "mount points": test_mount_points,
+    "block device, given with `--image`": test_block_device_given_as_an_image,
+}
+
+
+def test_every_line_of_the_page_has_a_test() -> None:
+    page = Path(__file__).parents[2] / "docs" / "what-is-kept.md"
+    lines = re.findall(r"^\| (.+?) \|", page.read_text(), re.MULTILINE)
+    assert lines == ["attribute", *TESTS]

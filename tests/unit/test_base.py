@@ -29,6 +29,7 @@ EXIT_CODES = {
     "wrong-password": 12,
     "snapshot-not-found": 13,
     "ambiguous-reference": 13,
+    "archive-invalid": 1,
     "path-not-found": 13,
     "damaged": 5,
     "check-failed": 5,
@@ -63,7 +64,7 @@ def test_every_error_takes_a_message_alone(cls: type[SnapstoreError]) -> None:
     assert error.to_dict() == {
         "kind": cls.kind,
         "message": "what happened",
-        "hint": None,
+        "hint": cls.usual_hint,
         "exit_code": cls.exit_code,
     }
     assert inspect.getdoc(cls)

@@ -217,6 +217,9 @@ pub trait Crew {
     fn skipped(&self, bytes: u64);
 }
 
+/// Appends so many bytes of a content, from an offset on.
+pub type Append<'a> = dyn FnMut(&mut Vec<u8>, u64, usize) -> Result<()> + 'a;
+
 /// Reads and cuts one large file or stream, while others identify and store its segments.
 pub struct LargeFile<'a> {
     packer: &'a Packer,
@@ -304,6 +307,35 @@ impl<'a> LargeFile<'a> {
                 return Ok((self.finish(lane)?, size));
             }
         }
+    }
+
+    /// Takes content of `size` bytes with these holes that can be read only once: `append(buffer, start, len)` is asked for
+    /// ascending stretches, in holes too where pages are partly hole. `head`: its first `HEAD_LEN` bytes, or all.
+    pub fn take_once(
+        mut self,
+        lane: &mut Lane,
+        size: u64,
+        holes: &[Hole],
+        head: &[u8],
+        append: &mut Append,
+    ) -> Result<List<Chunk>> {
+        let cutter = choose(head, size > HEAD_LEN as u64);
+        for span in spans(size, holes, cutter) {
+            if span.hole {
+                self.issue_zeros(lane, span.end - span.start)?;
+                continue;
+            }
+            let mut at = span.start;
+            while at < span.end {
+                let want = (span.end - at).min(SEGMENT as u64) as usize;
+                let mut data = self.begin_segment();
+                append(&mut data, at, want)?;
+                self.crew.read(want as u64);
+                at += want as u64;
+                self.issue(lane, data, cutter, at == span.end)?;
+            }
+        }
+        self.finish(lane)
     }
 
     /// A buffer with the uncut rest; one that has done its work where there is one.

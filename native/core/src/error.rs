@@ -23,6 +23,10 @@ pub enum Error {
     TargetDenied(String),
     TargetInvalid(String),
     PathNotFound(String),
+    /// An archive that is to be imported is not one, or cannot be what it says.
+    Archive(String),
+    /// Whoever read the output has gone.
+    ReaderGone,
     Invalid(String),
     /// A broken assumption of ours.
     Internal(String),
@@ -91,8 +95,10 @@ impl fmt::Display for Error {
             | Error::TargetDenied(m)
             | Error::TargetInvalid(m)
             | Error::PathNotFound(m)
+            | Error::Archive(m)
             | Error::Invalid(m)
             | Error::Internal(m) => f.write_str(m),
+            Error::ReaderGone => f.write_str("whoever read the output has gone"),
             Error::Cancelled => f.write_str("cancelled"),
             Error::Foreign(e) => e.fmt(f),
         }

@@ -1,7 +1,8 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node → packer, reader → source → take, restore, check.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, select, walk → take,
+//! import, restore, export, check, diff, live, find, lookup, usage.
 
 pub mod bytes;
 pub mod cache;
@@ -9,10 +10,16 @@ pub mod check;
 pub mod chunker;
 pub mod compress;
 pub mod content;
+pub mod diff;
 pub mod error;
+pub mod export;
+pub mod find;
 pub mod frame;
 pub mod id;
+pub mod import;
 pub mod index;
+pub mod live;
+pub mod lookup;
 pub mod node;
 pub mod pack;
 pub mod packer;
@@ -21,8 +28,12 @@ pub mod queue;
 pub mod reader;
 pub mod restore;
 pub mod seal;
+pub mod select;
 pub mod source;
 pub mod take;
+pub mod tar;
+pub mod usage;
+pub mod walk;
 
 #[cfg(test)]
 mod testing;

@@ -128,6 +128,13 @@ impl Entry {
         kind | if self.xattrs.is_some() { 0x10 } else { 0 }
     }
 
+    pub fn directory(&self) -> Option<&Directory> {
+        match &self.what {
+            What::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
     /// Entries and bytes that this entry adds to the directories above it.
     pub fn totals(&self) -> (u64, u64) {
         match &self.what {

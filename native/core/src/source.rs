@@ -120,7 +120,7 @@ pub fn read_link(dir: BorrowedFd, name: &[u8]) -> io::Result<Box<[u8]>> {
 }
 
 /// Keeps what belongs to the file itself; `system.` also holds views of other things (NFS ACLs and the like).
-fn is_kept(name: &[u8]) -> bool {
+pub(crate) fn is_kept(name: &[u8]) -> bool {
     let acl = name == b"system.posix_acl_access" || name == b"system.posix_acl_default";
     acl || [&b"user."[..], b"trusted.", b"security."].iter().any(|prefix| name.starts_with(prefix))
 }

@@ -5,7 +5,7 @@ which Python polls; the interpreter lock is never held while bytes move. Errors 
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar, final, type_check_only
 
 _T_co = TypeVar("_T_co", covariant=True)
@@ -13,21 +13,36 @@ _T_co = TypeVar("_T_co", covariant=True)
 __all__ = [
     "VERSION",
     "CheckResult",
+    "DirectoryDiff",
     "Entry",
+    "Explanation",
+    "ExportCounts",
+    "ImportResult",
     "Keys",
     "PackCheckResult",
     "PackTable",
     "Reader",
     "RestoreResult",
     "RootResult",
+    "Selection",
     "Task",
+    "TreeDiff",
+    "TreeFind",
+    "TreeWalk",
     "Writer",
     "WriterResult",
     "cut_points",
+    "differing_fields",
+    "explain_path",
+    "export_tar",
     "hash_pack",
+    "import_tar",
     "location",
+    "lookup",
     "read_frame",
     "read_pack_table",
+    "same_entry",
+    "unique_bytes",
     "write_frame",
 ]
 
@@ -178,6 +193,45 @@ class WriterResult:
         """Bytes written to packs."""
 
 @final
+class Selection:
+    """What is taken of directories."""
+
+    def __new__(
+        cls,
+        *,
+        rules: Sequence[tuple[bytes, bytes | None, int]] = ...,
+        ignore_files: bool = False,
+        caches: bool = False,
+        markers: Sequence[bytes] = ...,
+        larger_than: int | None = None,
+        one_file_system: bool = False,
+        skip: Sequence[tuple[int, int]] = ...,
+    ) -> Selection:
+        """`rules`: lines of gitignore syntax, with the file they stand in and their number there. `ignore_files`: heed `.snapignore`.
+        `caches`: of a directory with a valid CACHEDIR.TAG only that is taken; `markers`: likewise. `skip`: (device, inode) of
+        directories never taken. Raises InvalidArgument for a line that can match nothing."""
+
+@final
+class Explanation:
+    @property
+    def taken(self) -> bool: ...
+    @property
+    def why(self) -> str:
+        """`default`, `named`, `way`, `rule`, `cache`, `marker`, `socket`, `store`, `mount`, `size`, `unnamed`, `missing`, `unreadable`."""
+    @property
+    def at(self) -> bytes:
+        """The path below the root that decided: the one asked for, or one above it."""
+    @property
+    def text(self) -> bytes:
+        """The pattern or marker; the error, when it is missing or unreadable."""
+    @property
+    def file(self) -> bytes | None:
+        """Where the pattern stands: as given, or below the root for an ignore file."""
+    @property
+    def line(self) -> int:
+        """From 1; 0 without a file."""
+
+@final
 class Writer:
     """The write pipeline of one session: cuts, identifies, deduplicates, compresses, verifies, seals, packs.
 
@@ -210,13 +264,14 @@ class Writer:
         *,
         cache: bytes | None = None,
         new_cache: bytes | None = None,
-        exclude: Sequence[bytes] = ...,
-        one_file_system: bool = False,
-        skip: Sequence[tuple[int, int]] = ...,
+        selection: Selection | None = None,
+        named: Sequence[bytes] = ...,
+        whole: bool = True,
         ignore_inode: bool = False,
     ) -> Task[RootResult]:
         """Takes a path of any type as a root. `cache`: stat cache file of the last run (ignored when unusable);
-        `new_cache`: where to write the next one. `exclude`: gitignore lines. `skip`: (device, inode) of directories never entered.
+        `new_cache`: where to write the next one. `named`: paths below the root that are taken whatever `selection` says; with
+        `whole` unset nothing else is. A named path that is missing is reported as unreadable.
         Raises SourceNotFound when the path itself cannot be taken."""
 
     def take_file(self, path: bytes) -> Task[RootResult]:
@@ -373,5 +428,144 @@ class Reader:
     ) -> Task[PackCheckResult]:
         """Checks packs (kind, id, size as listed): header, trailer, footer; with `read_data` also the name, every block and every id."""
 
+_Change = tuple[str, bytes, bytes | None, Entry | None, Entry | None, tuple[str, ...], str | None]
+"""Kind, path, old path of what was renamed, old and new entry, names of the fields that differ, why it cannot be read."""
+
+@final
+class TreeWalk(Iterator[list[tuple[bytes, Entry]]]):
+    """What is in a directory, with `recursive` everything below: batches of (path, entry), each directory before what is
+    in it. Memory does not depend on how much there is. `path`: the directory's own."""
+
+    def __new__(
+        cls, reader: Reader, directory: Entry, path: bytes, *, recursive: bool
+    ) -> TreeWalk: ...
+    def __iter__(self) -> TreeWalk: ...
+    def __next__(self) -> list[tuple[bytes, Entry]]: ...
+
+@final
+class TreeDiff(Iterator[list[_Change]]):
+    """Differences between entries and all below them, in batches, sorted by path. `pairs`: (path, entry) of old and new.
+    Directories with the same node are never entered. `renames`: files with the same content are looked for among at most
+    150,000 differences; with more of them, and without it, memory does not depend on how many there are."""
+
+    def __new__(
+        cls,
+        reader: Reader,
+        pairs: Sequence[tuple[tuple[bytes, Entry] | None, tuple[bytes, Entry] | None]],
+        *,
+        ignore: Sequence[str] = ...,
+        renames: bool = True,
+    ) -> TreeDiff: ...
+    def __iter__(self) -> TreeDiff: ...
+    def __next__(self) -> list[_Change]: ...
+
+@final
+class DirectoryDiff(Iterator[list[_Change]]):
+    """Differences of what is on disk at `path` from `entry`, whose path is shown as `shown`. Contents are compared where
+    the size is the same but the time is not; with `content` wherever the size is. No link is followed; nothing but
+    directories and regular files is opened. Raises SourceNotFound when `path` itself cannot be read."""
+
+    def __new__(
+        cls,
+        reader: Reader,
+        shown: bytes,
+        entry: Entry,
+        path: bytes,
+        *,
+        ignore: Sequence[str] = ...,
+        content: bool = False,
+    ) -> DirectoryDiff: ...
+    def __iter__(self) -> DirectoryDiff: ...
+    def __next__(self) -> list[_Change]: ...
+
+@final
+class TreeFind(Iterator[list[tuple[int, bytes, Entry]]]):
+    """Entries that match, in batches of (number of the tree, path, entry). `trees`: path, and root id or entry.
+    A directory's node that is in several trees is read once. Raises InvalidArgument for a pattern that has no meaning."""
+
+    def __new__(
+        cls,
+        reader: Reader,
+        trees: Sequence[tuple[bytes, bytes, Entry | None]],
+        pattern: str,
+        *,
+        regex: bool = False,
+        ignore_case: bool = False,
+        larger_than: int | None = None,
+        smaller_than: int | None = None,
+        newer_than_ns: int | None = None,
+        older_than_ns: int | None = None,
+        types: Sequence[str] = ...,
+    ) -> TreeFind: ...
+    def __iter__(self) -> TreeFind: ...
+    def __next__(self) -> list[tuple[int, bytes, Entry]]: ...
+
+def differing_fields(old: Entry, new: Entry) -> tuple[str, ...]:
+    """Names of what differs between two entries of one type; what is in directories is not looked at."""
+
+def same_entry(one: Entry, other: Entry) -> bool:
+    """Whether two entries are the same but for their names, with all that is below them."""
+
+def lookup(reader: Reader, wanted: Sequence[tuple[bytes, bytes]]) -> Task[list[Entry | None]]:
+    """What is at each (root id, path below it), no link followed. Directories that roots share are read once."""
+
+def unique_bytes(
+    reader: Reader, groups: Sequence[Sequence[tuple[bytes, Entry | None]]]
+) -> Task[list[int]]:
+    """For each group of trees (root id, or entry): plain bytes of the chunks and nodes that no other group holds."""
+
+def explain_path(
+    root: bytes,
+    path: bytes,
+    *,
+    selection: Selection | None = None,
+    named: Sequence[bytes] = ...,
+    whole: bool = True,
+) -> Explanation:
+    """Why `take_tree` of `root` takes `path` below it, or leaves it out. Raises SourceNotFound, SourceUnreadable."""
+
 def cut_points(content: bytes, chunk_bytes: int, keys: Keys) -> list[tuple[int, int, bytes | None]]:
     """(offset, length, id or None for a zero run) of `content` without holes, for golden vectors and tests."""
+
+@final
+class ExportCounts:
+    @property
+    def files(self) -> int: ...
+    @property
+    def directories(self) -> int: ...
+    @property
+    def others(self) -> int:
+        """Links, FIFOs, devices."""
+    @property
+    def bytes(self) -> int:
+        """Contents of the files, holes included."""
+    @property
+    def written_bytes(self) -> int: ...
+
+def export_tar(
+    reader: Reader,
+    parts: Sequence[tuple[bytes, bytes, bytes]],
+    fd: int,
+    *,
+    format: str,
+    users: dict[int, bytes] = ...,
+    groups: dict[int, bytes] = ...,
+    threads: int = 0,
+) -> Task[ExportCounts]:
+    """Writes a tar archive to `fd` (not closed), which may be a pipe. `parts`: (root id, path below it, name in the archive).
+    `format`: `pax` or `gnu`. The same trees and names give the same bytes. Raises DamagedObject at the first damage (what was
+    written stays), BrokenPipeError when the reader has gone."""
+
+@final
+class ImportResult:
+    @property
+    def root(self) -> RootResult: ...
+    @property
+    def users(self) -> list[tuple[int, bytes]]:
+        """Names of owners, as the archive has them."""
+    @property
+    def groups(self) -> list[tuple[int, bytes]]: ...
+
+def import_tar(writer: Writer, fd: int, *, head: bytes = ...) -> Task[ImportResult]:
+    """Takes a tar archive, uncompressed, from `fd` (not closed), behind `head`, which was read already, as one root.
+    Raises ArchiveInvalid, SourceUnreadable."""

@@ -11,17 +11,18 @@ from typing import Any, ClassVar
 class SnapstoreError(Exception):
     """Base of all errors of this library.
 
-    `message` says what happened, `hint` what to do next; further keyword arguments become
-    attributes in `fields` (plain JSON types) for programs.
+    `message` says what happened, `hint` what to do next (else the class's usual one); further
+    keyword arguments become attributes in `fields` (plain JSON types) for programs.
     """
 
     kind: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+    usual_hint: ClassVar[str | None] = None
 
     def __init__(self, message: str = "", *, hint: str | None = None, **fields: Any) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint if hint is not None else self.usual_hint
         self.fields = fields
 
     def __str__(self) -> str:
@@ -68,12 +69,14 @@ class StoreExists(SnapstoreError):
     """A store is to be made where something exists already."""
 
     kind = "store-exists"
+    usual_hint = "name a new or empty directory, or use the store that is there"
 
 
 class StoreTooNew(SnapstoreError):
     """An object or a feature needs a newer version of this software."""
 
     kind = "store-too-new"
+    usual_hint = "use a newer version of this software"
 
 
 class StoreBusy(SnapstoreError):
@@ -81,6 +84,7 @@ class StoreBusy(SnapstoreError):
 
     kind = "busy"
     exit_code = 11
+    usual_hint = "try again when the other process has ended"
 
 
 class StoreForked(SnapstoreError):
@@ -109,6 +113,7 @@ class DamagedObject(SnapstoreError):
 
     kind = "damaged"
     exit_code = 5
+    usual_hint = "check names the files that damage hits"
 
 
 class IndexDamaged(SnapstoreError):
@@ -116,6 +121,7 @@ class IndexDamaged(SnapstoreError):
 
     kind = "index-damaged"
     exit_code = 5
+    usual_hint = "reindex makes it anew"
 
 
 class CheckFailed(SnapstoreError):
@@ -170,12 +176,14 @@ class StoreReadOnly(OperationDenied):
     """The store was opened for reading, or its medium cannot be written."""
 
     kind = "read-only"
+    usual_hint = "to write, be the owner of the store, on a medium mounted for writing"
 
 
 class TargetDenied(OperationDenied):
     """The target of a restore cannot be written."""
 
     kind = "target-denied"
+    usual_hint = "restore to where you may write, or as root"
 
 
 class OperationTimeout(SnapstoreError):
@@ -205,18 +213,29 @@ class SourceUnreadable(SnapstoreError):
     """A path to be taken cannot be read at all."""
 
     kind = "source-unreadable"
+    usual_hint = "look at its permissions, or do it as root"
+
+
+class ArchiveInvalid(SnapstoreError):
+    """An archive to be imported is cut off, damaged, or holds what no tree can; nothing was
+    committed. The message says at which byte, and in which member.
+    """
+
+    kind = "archive-invalid"
 
 
 class CommandFailed(SnapstoreError):
     """A command whose output was to be taken did not succeed; nothing was committed."""
 
     kind = "command-failed"
+    usual_hint = "run the command by itself to see why"
 
 
 class TargetNotEmpty(SnapstoreError):
     """The target of a restore has contents."""
 
     kind = "target-not-empty"
+    usual_hint = "name a new or empty directory"
 
 
 class TargetInvalid(SnapstoreError):
@@ -225,6 +244,7 @@ class TargetInvalid(SnapstoreError):
     """
 
     kind = "target-invalid"
+    usual_hint = "name a new or empty directory whose parent exists"
 
 
 # The medium
@@ -234,9 +254,11 @@ class StorageError(SnapstoreError):
     """The store's medium failed a read or write. Never reported as absence."""
 
     kind = "storage-error"
+    usual_hint = "doctor looks at the store and its medium"
 
 
 class NoSpace(SnapstoreError):
     """No space (or quota) is left. What was complete before stays complete."""
 
     kind = "no-space"
+    usual_hint = "free some; what was complete is kept, and not done again"

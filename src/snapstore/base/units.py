@@ -1,4 +1,4 @@
-"""Durations: timedelta, seconds, or text such as `90s`, `10m`, `1h30m`, `2d`, `1w`."""
+"""Durations and sizes as users give them: `90s`, `1h30m`, `2d`; `4096`, `10k`, `1.5 GiB`."""
 
 import re
 from datetime import timedelta
@@ -36,3 +36,28 @@ def _parse(text: str) -> float:
         raise InvalidArgument(
             f"not a duration: {text!r}", hint="write it like 90s, 10m, 1h30m, 2d or 1w"
         ) from None
+
+
+# Sizes
+
+Size = int | str
+
+_FACTORS = {unit: 1024**power for power, unit in enumerate("kmgtpe", 1)}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:([kmgtpe])(?:i?b)?|b)?", re.ASCII)
+
+
+def size_bytes(value: Size) -> int:
+    """Bytes in a size: a number, or text such as `4096`, `10k`, `1.5 GiB`. Units are powers of
+    1024, with or without `iB`. InvalidArgument for anything else.
+    """
+    if isinstance(value, int):
+        count: float = value
+    else:
+        match = _SIZE.fullmatch(value.strip().lower().replace(" ", ""))
+        if match is None:
+            raise InvalidArgument(f"not a size: {value!r}", hint="write it like 4096, 10k or 1.5G")
+        factor = _FACTORS.get(match[2], 1)
+        count = int(match[1]) * factor if match[1].isdigit() else float(match[1]) * factor
+    if not 0 <= count < 1 << 63:
+        raise InvalidArgument(f"a size cannot be {value!r}")
+    return round(count)

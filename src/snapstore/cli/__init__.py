@@ -5,11 +5,17 @@ Modules of commands are imported when their command is typed; the library, LMDB,
 core only when they are needed.
 """
 
+import os
 import sys
 
 
 def main() -> None:
     """Entry point of the scripts `snap` and `snapstore`."""
+    if "_SNAP_COMPLETE" in os.environ:
+        from snapstore.cli.completing import answer
+        from snapstore.cli.main import snap
+
+        answer(snap)
     from snapstore.cli.main import run
 
     sys.exit(run(sys.argv[1:]))

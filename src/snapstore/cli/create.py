@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snapstore.cli import errors, render
+from snapstore.cli import errors, render, selecting
 from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
-from snapstore.cli.settings import Settings, declare
+from snapstore.cli.settings import HelpMixin, Settings, declare
 from snapstore.cli.stores import open_or_make_store
 from snapstore.cli.values import COMPRESSION, PATH, assignment
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """
 snap create /etc /srv/app --name before-upgrade --tag prod
-snap create ~ --exclude '*.o' --exclude-file ~/.backupignore -x
+snap create ~ --exclude '*.o' --include keep.o --exclude-file ~/.backupignore -x
+snap create ~ --exclude-caches --exclude-larger-than 2G
+find . -name '*.c' -print0 | snap create --files-from0 - --source my-code
+snap create ~ --exclude '*.o' --dry-run --explain ~/src/main.o
 snap create --image /dev/vg0/root --name root-disk
 pg_dump app | snap create --stdin app.sql
 snap create --stdin-from app.sql='pg_dump app' /srv/app
@@ -25,7 +28,19 @@ id=$(snap create -q /srv/app --skip-if-unchanged)
 """
 
 
-@declare("create", examples=_EXAMPLES)
+class _Ordered(HelpMixin):
+    """Remembers in which order options were given: of patterns, the last that matches decides."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        order = self.make_parser(ctx).parse_args(args=list(args))[2]
+        ctx.meta[_ORDER] = [param.name for param in order]
+        return super().parse_args(ctx, args)
+
+
+_ORDER = "snapstore.cli.create.order"
+
+
+@declare("create", examples=_EXAMPLES, cls=_Ordered)
 @click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]…")
 @click.option("--name", help="A name to refer to the snapshot by.")
 @click.option("--tag", "tags", multiple=True, help="A tag (repeatable).")
@@ -42,15 +57,49 @@ id=$(snap create -q /srv/app --skip-if-unchanged)
 @click.option("--host", help="Host name to record instead of this machine's.")
 @click.option("--time", metavar="TIME", help="Time to record: 2026-11-21T08:30, now-2d.")
 @click.option("--parent", metavar="REF", help="Parent instead of the newest of the series.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="A gitignore line (repeatable).")
+@click.option(
+    "--files-from",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Take the paths in FILE too, one to a line; - is standard input (repeatable).",
+)
+@click.option(
+    "--files-from0",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Likewise, separated by NUL, as of find -print0 (repeatable).",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out what matches, in gitignore syntax (repeatable).",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Take back what matches; of all patterns the last counts (repeatable).",
+)
 @click.option(
     "--exclude-file",
     "exclude_files",
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="A file of gitignore lines (repeatable).",
+    help="A file of patterns, like .gitignore (repeatable).",
 )
+@click.option("--no-ignore-files", is_flag=True, help="Do not heed .snapignore files.")
+@click.option("--exclude-caches", is_flag=True, help="Leave out caches marked by CACHEDIR.TAG.")
+@click.option(
+    "--exclude-if-present",
+    multiple=True,
+    metavar="NAME",
+    help="Leave out what is in directories that hold NAME (repeatable).",
+)
+@click.option("--exclude-larger-than", metavar="SIZE", help="Leave out files larger than 500M, 2G.")
 @click.option("-x", "--one-file-system", is_flag=True, help="Do not descend into other mounts.")
 @click.option(
     "--image",
@@ -71,6 +120,14 @@ id=$(snap create -q /srv/app --skip-if-unchanged)
 )
 @click.option("--skip-if-unchanged", is_flag=True, help="No snapshot if nothing has changed.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
+@click.option(
+    "--explain",
+    "asked",
+    multiple=True,
+    type=PATH,
+    metavar="PATH",
+    help="With --dry-run: only say why PATH is in or out (repeatable).",
+)
 @click.option("--rehash", is_flag=True, help="Read every file, whatever its times say.")
 @click.option("--ignore-inode", is_flag=True, help="A new inode or ctime alone is no change.")
 @click.option("--compression", type=COMPRESSION, help="For this run instead of the store's.")
@@ -81,31 +138,49 @@ def command(
     stdin: str | None,
     commands: tuple[tuple[str, str], ...],
     metadata: tuple[tuple[str, str], ...],
+    asked: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Take a snapshot of files, directories, disk images or streams.
+
+    Patterns are relative to each PATH. Paths that are named or listed are never left out.
 
     Prints the snapshot's id and what was new. Exit status 3 means that a snapshot was made, but
     that some files could not be read; they are listed on stderr. A command of --stdin-from that
     fails leaves no snapshot.
     """
     paths, images = options.pop("paths"), options["images"]
-    if not (paths or images or stdin or commands):
+    selection = selecting.arguments(options, click.get_current_context().meta[_ORDER])
+    lists = selecting.lists(options, stdin_is_taken=bool(stdin))
+    if not (paths or images or stdin or commands or lists):
         raise Usage("nothing to take", "name a PATH, or use --image, --stdin or --stdin-from")
+    if asked and not options["dry_run"]:
+        raise Usage("--explain takes no snapshot", "give it together with --dry-run")
+    selecting.warn_of_absolute(selection, paths)
     with ExitStack() as stack:
         store = stack.enter_context(open_or_make_store(settings))
+        listed = selecting.listed(lists)
+        if asked:
+            explained = [
+                store.explain(one, *paths, images=images, listed=listed, **selection)
+                for one in asked
+            ]
+            selecting.show(explained, settings)
+            return errors.OK
         progress = stack.enter_context(reporter(settings))
         result = store.create(
             *paths,
+            listed=listed,
             metadata=dict(metadata),
             streams=_streams(stdin, commands),
             progress=progress,
+            **selection,
             **options,
         )
     if settings.json:
         render.document(result.to_dict())
     else:
-        _print(result, settings)
+        print_result(result, settings)
     return errors.PARTIAL if result.partial else errors.OK
 
 
@@ -118,7 +193,8 @@ def _streams(stdin: str | None, commands: tuple[tuple[str, str], ...]) -> list["
     return streams
 
 
-def _print(result: "CreateResult", settings: Settings) -> None:
+def print_result(result: "CreateResult", settings: Settings) -> None:
+    """What was taken, and what could not be."""
     if settings.quiet:
         if result.snapshot is not None:
             render.out(result.snapshot.id)

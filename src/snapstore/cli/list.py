@@ -1,11 +1,13 @@
 """`snap list`."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from snapstore.cli import render
+from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
@@ -13,59 +15,154 @@ from snapstore.cli.stores import open_store
 if TYPE_CHECKING:
     from snapstore.api import Snapshot
 
+# What `--sort` takes, and the order that it means: the newest and the largest first.
+_ORDERS = {
+    "time": "-created_at",
+    "size": "-size_bytes",
+    "name": "name",
+    "source": "source",
+    "host": "host",
+}
+
 
 @declare(
     "list",
     examples="""
-    snap list
     snap list --tag prod --limit 10
-    snap list --host web1 --json
+    snap list --name 'before-*' --since now-7d
+    snap list --path /srv/app --sort size
+    snap list --since 2026-11-01 --until 2026-12-01 --json
+    snap list --format '{id} {name:<20} {size:>10}'
     """,
 )
-@click.option("--name", help="Only snapshots with this name.")
-@click.option("--tag", help="Only snapshots with this tag.")
-@click.option("--source", help="Only this series.")
-@click.option("--host", help="Only this host.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most the newest N.")
+@click.option("--name", multiple=True, metavar="GLOB", help="Only of this name (repeatable).")
+@click.option(
+    "--tag",
+    multiple=True,
+    metavar="TAG[,TAG]",
+    help="Only with this tag; with all of several; '' for none (repeatable).",
+)
+@click.option("--path", multiple=True, metavar="PATH", help="Only those that took it (repeatable).")
+@click.option("--host", multiple=True, metavar="GLOB", help="Only of this host (repeatable).")
+@click.option("--source", multiple=True, metavar="GLOB", help="Only this series (repeatable).")
+@click.option("--since", metavar="TIME", help="Only from then on: 2026-11-01, now-7d.")
+@click.option("--until", metavar="TIME", help="Only from before then.")
+@click.option("--larger-than", "min_bytes", metavar="SIZE", help="Only of this size or more: 10G.")
+@click.option("--smaller-than", "max_bytes", metavar="SIZE", help="Only of this size or less.")
 @click.option("--all", is_flag=True, help="Also those made by the system and for safety.")
+@click.option("--sort", type=click.Choice(list(_ORDERS)), default="time", help="What orders them.")
+@click.option("-r", "--reverse", is_flag=True, help="In the opposite order.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most the first N.")
+@click.option("--format", "template", metavar="TEMPLATE", help="A line for each, with {field}s.")
 @click.pass_obj
-def command(settings: Settings, /, **filters: Any) -> None:
-    """List snapshots, the newest first."""
+def command(
+    settings: Settings, /, sort: str, reverse: bool, template: str | None, **options: Any
+) -> None:
+    """List snapshots, the newest first.
+
+    A snapshot is listed when it passes every filter given; of one that is repeated, any value will
+    do. GLOB is matched as by the shell. PATH is one that the snapshot took, itself or with a
+    directory above it, or a GLOB of such. -v shows whole ids, hosts and sources.
+    """
+    show = _shower(settings, template)
+    order = _ORDERS[sort]
+    if reverse:
+        order = order[1:] if order.startswith("-") else f"-{order}"
+    filters = {name: value or None for name, value in options.items()}
+    filters["path"] = list(_paths(options["path"])) or None
     with open_store(settings, "r") as store:
-        snapshots = store.snapshots(**filters)
+        snapshots = store.snapshots(order=order, **{**filters, "all": options["all"]})
     if settings.json:
         render.document({"snapshots": [snapshot.to_dict() for snapshot in snapshots]})
     elif snapshots:
-        _print(snapshots)
+        with paged(settings):
+            show(snapshots)
     elif not settings.quiet:
         render.note("snap: no snapshots" + (" match" if any(filters.values()) else " yet"))
 
 
+def _paths(given: Sequence[str]) -> Iterator[str]:
+    """Paths as they may be recorded: those of files absolute, names of streams as they are."""
+    for path in given:
+        yield path
+        if not path.startswith("/"):
+            yield os.path.abspath(path)
+
+
+def _shower(settings: Settings, text: str | None) -> Callable[[Sequence["Snapshot"]], None]:
+    """What prints the snapshots."""
+    if text is None:
+        return lambda snapshots: _print(snapshots, settings.verbose)
+    from snapstore.cli.template import Template
+
+    template = Template(text, FIELDS)
+
+    def show(snapshots: Sequence["Snapshot"]) -> None:
+        for snapshot in snapshots:
+            template.print(_values(snapshot))
+
+    return show
+
+
+# Fields of --format
+
+FIELDS: dict[str, Callable[["Snapshot"], str]] = {
+    "id": lambda s: s.id,
+    "short_id": lambda s: s.short_id,
+    "name": lambda s: s.name or "",
+    "description": lambda s: s.description or "",
+    "tags": lambda s: ",".join(s.tags),
+    "metadata": lambda s: ",".join(f"{key}={value}" for key, value in s.metadata.items()),
+    "source": lambda s: s.source,
+    "host": lambda s: s.host,
+    "paths": lambda s: " ".join(os.fsdecode(root.path) for root in s.roots),
+    "kind": lambda s: s.kind,
+    "state": lambda s: _state(s) or "complete",
+    "created": lambda s: render.moment(s.created_at),
+    "created_at": lambda s: s.created_at.isoformat(),
+    "time_ns": lambda s: str(s.time_ns),
+    "size": lambda s: render.size(s.size_bytes),
+    "size_bytes": lambda s: str(s.size_bytes),
+    "entries": lambda s: str(sum(root.entries for root in s.roots)),
+    "parent": lambda s: s.parents[0] if s.parents else "",
+    "unreadable": lambda s: str(s.unreadable_count),
+    "tool": lambda s: s.tool,
+}
+
+
+def _values(snapshot: "Snapshot") -> dict[str, str]:
+    return {name: value(snapshot) for name, value in FIELDS.items()}
+
+
+# The table
+
 _COLUMNS = (
     Column("ID"),
-    Column("CREATED"),
+    Column("CREATED", rank=1),
     Column("NAME", elastic=True),
-    Column("SIZE", right=True),
-    Column("STATE"),
-    Column("HOST", elastic=True),
-    Column("TAGS", elastic=True),
-    Column("PATHS", elastic=True),
+    Column("SIZE", right=True, rank=3),
+    Column("STATE", rank=2),
+    Column("HOST", elastic=True, rank=5),
+    Column("SOURCE", elastic=True, rank=7),
+    Column("TAGS", elastic=True, rank=6),
+    Column("PATHS", elastic=True, rank=4),
 )
 
 
-def _print(snapshots: Sequence["Snapshot"]) -> None:
-    several_hosts = len({snapshot.host for snapshot in snapshots}) > 1
-    render.table(_COLUMNS, [_row(snapshot, several_hosts) for snapshot in snapshots])
+def _print(snapshots: Sequence["Snapshot"], verbose: bool) -> None:
+    hosts = verbose or len({snapshot.host for snapshot in snapshots}) > 1
+    render.table(_COLUMNS, [_row(snapshot, hosts, verbose) for snapshot in snapshots])
 
 
-def _row(snapshot: "Snapshot", with_host: bool) -> list[str]:
+def _row(snapshot: "Snapshot", with_host: bool, verbose: bool) -> list[str]:
     return [
-        snapshot.short_id,
-        render.moment(snapshot.created_at, seconds=False) if snapshot.status == "ready" else "",
+        snapshot.id if verbose else snapshot.short_id,
+        render.moment(snapshot.created_at, seconds=verbose) if snapshot.status == "ready" else "",
         render.plain(snapshot.name or ""),
         render.size(snapshot.size_bytes),
         _state(snapshot),
         render.plain(snapshot.host) if with_host else "",
+        render.plain(snapshot.source) if verbose else "",
         render.plain(", ".join(snapshot.tags)),
         " ".join(render.name(root.path) for root in snapshot.roots),
     ]

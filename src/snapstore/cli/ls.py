@@ -3,12 +3,12 @@
 import json
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from snapstore.cli import render
+from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
@@ -39,10 +39,12 @@ def command(settings: Settings, /, ref: str, long: bool, recursive: bool) -> Non
         entries = store.ls(snapshot.id, path or b"", recursive=recursive)
         if settings.json:
             _print_json(snapshot, entries)
-        elif long:
-            _print_long(snapshot, entries)
-        else:
-            _print_names(entries)
+            return
+        with paged(settings):
+            if long:
+                _print_long(snapshot, entries)
+            else:
+                render.paths(listed.path for listed in entries)
 
 
 def _print_json(snapshot: "Snapshot", entries: Iterable["ListedEntry"]) -> None:
@@ -56,31 +58,6 @@ def _print_json(snapshot: "Snapshot", entries: Iterable["ListedEntry"]) -> None:
     sys.stdout.write("\n]}\n")
 
 
-def _print_names(entries: Iterable["ListedEntry"]) -> None:
-    if sys.stdout.isatty():
-        for listed in entries:
-            render.out(render.name(listed.path))
-        return
-    sys.stdout.flush()
-    for listed in entries:
-        sys.stdout.buffer.write(listed.path + b"\n")
-
-
 def _print_long(snapshot: "Snapshot", entries: Iterable["ListedEntry"]) -> None:
-    users = snapshot.owners.get("users", {})
-    groups = snapshot.owners.get("groups", {})
     for listed in entries:
-        entry = listed.entry
-        user = render.plain(users.get(str(entry.uid), str(entry.uid)))
-        group = render.plain(groups.get(str(entry.gid), str(entry.gid)))
-        time = render.moment(_time(entry.mtime_ns))
-        what = f"{entry.device[0]}, {entry.device[1]}" if entry.device else f"{entry.size}"
-        target = f" -> {render.name(entry.target)}" if entry.target is not None else ""
-        render.out(
-            f"{render.mode(entry.type, entry.mode)} {user:<8} {group:<8} {what:>12} {time}"
-            f" {render.name(listed.path)}{target}"
-        )
-
-
-def _time(ns: int) -> datetime:
-    return datetime.fromtimestamp(ns // 1_000_000_000, UTC)
+        render.out(render.entry_line(listed.path, listed.entry, snapshot.owners))

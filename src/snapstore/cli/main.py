@@ -16,10 +16,20 @@ COMMANDS = {
     "list": "List snapshots, the newest first.",
     "show": "Show everything that is recorded about a snapshot.",
     "ls": "List the files of a snapshot.",
-    "restore": "Restore a snapshot, or parts of it, into a new or empty directory.",
+    "cat": "Print files of a snapshot.",
+    "diff": "Show what is different between snapshots, or on disk.",
+    "find": "Find files by name, size, time and type in all snapshots.",
+    "log": "Show all versions of one path.",
+    "du": "Show what snapshots take, and what each alone holds.",
+    "restore": "Restore a snapshot, or part of it, to a new or empty directory.",
+    "export": "Write a snapshot, or a part of it, as a tar or zip archive.",
+    "import-tar": "Take a snapshot of what a tar archive holds.",
     "check": "Check the store, and name the files that damage hits.",
     "stats": "Show how much the store holds and saves.",
     "reindex": "Rebuild the local index from the store's objects.",
+    "doctor": "Look whether this machine and the store have what is needed.",
+    "completion": "Print the script that lets a shell complete what you type.",
+    "man": "Write the manual pages of all commands.",
 }
 
 
@@ -32,7 +42,7 @@ class LazyGroup(HelpMixin, click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"snapstore.cli.{cmd_name}")
+        module = importlib.import_module(f"snapstore.cli.{cmd_name.replace('-', '_')}")
         found: click.Command = module.command
         return found
 
@@ -45,6 +55,16 @@ class LazyGroup(HelpMixin, click.Group):
             raise verbs.unknown(args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list["click.shell_completion.CompletionItem[str]"]:
+        """Commands without importing them, and options."""
+        from click.shell_completion import CompletionItem
+
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        found = [(name, text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*(CompletionItem(name, help=text) for name, text in found), *options]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -52,7 +72,7 @@ class LazyGroup(HelpMixin, click.Group):
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not ctx.resilient_parsing:
         sys.stdout.write(f"snap {snapstore.__version__}\n")
         ctx.exit()
 
@@ -90,7 +110,7 @@ def snap() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit status. Never raises."""
-    settings = Settings(json="--json" in arguments)
+    settings = Settings(json="--json" in arguments, no_pager="--no-pager" in arguments)
     try:
         for stream in (sys.stdout, sys.stderr):
             # A terminal of another encoding shows an escape where it has no character.

@@ -11,9 +11,13 @@ import stat
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from snapstore.model.results import Entry
 
 _CONTROLS = (
     r"\x00-\x1f\x7f-\x9f"  # C0, delete, C1
@@ -21,6 +25,7 @@ _CONTROLS = (
     r"\ud800-\udfff"  # bytes that are not UTF-8, and lone surrogates
     r"\U000e0000-\U000e007f"  # tags
 )
+_ENCODING = sys.getfilesystemencoding()
 _UNSAFE = re.compile(f"[{_CONTROLS}]")
 _UNSAFE_OR_BACKSLASH = re.compile(rf"[\\{_CONTROLS}]")
 _SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
@@ -28,7 +33,9 @@ _SHORT_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 def name(path: bytes | str) -> str:
     """A path or name of a file, escaped."""
-    text = os.fsdecode(path) if isinstance(path, bytes) else path
+    text = path.decode(_ENCODING, "surrogateescape") if isinstance(path, bytes) else path
+    if text.isprintable() and "\\" not in text:
+        return text  # most are: this is what a long listing costs
     return _UNSAFE_OR_BACKSLASH.sub(_escape, text)
 
 
@@ -104,20 +111,77 @@ def mode(type: str, bits: int) -> str:
     return stat.filemode(_TYPE_BITS[type] | bits)
 
 
+def entry_line(path: bytes, entry: "Entry", owners: dict[str, Any]) -> str:
+    """An entry as `ls -l` shows it; `owners`: names by number, as the snapshot has them."""
+    users, groups = owners.get("users", {}), owners.get("groups", {})
+    user = plain(users.get(str(entry.uid), str(entry.uid)))
+    group = plain(groups.get(str(entry.gid), str(entry.gid)))
+    time = moment(datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000, UTC))
+    what = f"{entry.device[0]}, {entry.device[1]}" if entry.device else f"{entry.size}"
+    facts = f"{mode(entry.type, entry.mode)} {user:<8} {group:<8} {what:>12} {time}"
+    target = f" -> {name(entry.target)}" if entry.target is not None else ""
+    return f"{facts} {name(path)}{target}"
+
+
 # Terminal
+
+
+@dataclass
+class _Pager:
+    """What is known of the terminal while a pager stands before it."""
+
+    width: int
+    coloured: bool
+
+
+_pager: _Pager | None = None
+
+
+def in_pager() -> bool:
+    """Whether stdout leads to a terminal through a pager."""
+    return _pager is not None
+
+
+@contextmanager
+def paging(width: int, coloured: bool) -> Iterator[None]:
+    """For the block, stdout counts as a terminal: a pager shows it to a person."""
+    global _pager
+    _pager = _Pager(width, coloured)
+    try:
+        yield
+    finally:
+        _pager = None
 
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person is reading the stream on a terminal that can do more than print lines."""
+    if stream is sys.stdout and _pager is not None:
+        return True
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-_STYLES = {"head": "1", "error": "1;31", "hint": "36", "warning": "1;33"}
+def escapes() -> bool:
+    """Whether names on stdout are to be escaped: a terminal of any kind shows them."""
+    return _pager is not None or sys.stdout.isatty()
+
+
+def width() -> int:
+    """Columns of the terminal that shows stdout."""
+    if _pager is not None:
+        return _pager.width
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, 1)
+
+
+_STYLES = {"head": "1", "error": "1;31", "hint": "36", "warning": "1;33", "good": "32"}
 
 
 def styled(text: str, style: str, stream: TextIO) -> str:
     """`text` in a style where the stream shows styles and the user wants them (NO_COLOR)."""
     if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return text
+    if stream is sys.stdout and _pager is not None and not _pager.coloured:
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
@@ -125,6 +189,20 @@ def styled(text: str, style: str, stream: TextIO) -> str:
 def out(line: str = "") -> None:
     """A line of the result."""
     sys.stdout.write(line + "\n")
+
+
+def lines(found: Iterable[str]) -> None:
+    """Lines of a result that may be long."""
+    sys.stdout.writelines(line + "\n" for line in found)
+
+
+def paths(found: Iterable[bytes]) -> None:
+    """A path a line: escaped on a terminal, byte for byte elsewhere."""
+    if escapes():
+        lines(map(name, found))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.writelines(path + b"\n" for path in found)
 
 
 def note(line: str) -> None:
@@ -164,11 +242,14 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. One that is `elastic` is cut where the terminal is too narrow."""
+    """A column of a table. One that is `elastic` is cut where the terminal is too narrow; one with
+    a `rank` is left out there, the highest rank first.
+    """
 
     title: str
     right: bool = False
     elastic: bool = False
+    rank: int = 0
 
 
 _GAP = "  "
@@ -176,45 +257,64 @@ _NARROWEST = 6
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table, cut to the terminal's width if there is one. Columns without any content are
+    """Prints a table; on a terminal it fits, whatever the width. Columns without any content are
     left out.
     """
     used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    columns = [columns[i] for i in used]
-    cells = [[row[i] for i in used] for row in rows]
-    widths = [
-        max(_cell_width(text) for text in (column.title, *(row[i] for row in cells)))
-        for i, column in enumerate(columns)
-    ]
-    if is_terminal(sys.stdout):
-        import shutil
-
-        _squeeze(columns, widths, shutil.get_terminal_size().columns)
-    head = _line([column.title for column in columns], columns, widths)
+    widths = {
+        i: max(_cell_width(text) for text in (columns[i].title, *(row[i] for row in rows)))
+        for i in used
+    }
+    room = width() if is_terminal(sys.stdout) else None
+    if room is not None:
+        widths = _fitting(columns, widths, room)
+    head = _line({i: columns[i].title for i in widths}, columns, widths, room)
     out(styled(head, "head", sys.stdout))
-    for row in cells:
-        out(_line(row, columns, widths))
+    for row in rows:
+        out(_line({i: row[i] for i in widths}, columns, widths, room))
 
 
-def _squeeze(columns: Sequence[Column], widths: list[int], room: int) -> None:
+def _fitting(columns: Sequence[Column], widths: dict[int, int], room: int) -> dict[int, int]:
+    """Widths with which the columns fit into `room`, as far as they can: elastic ones are narrowed,
+    then those of the highest rank are left out.
+    """
+    squeezed = _squeezed(columns, widths, room)
+    if _total(squeezed) <= room:
+        return squeezed
+    last = max(widths, key=lambda i: columns[i].rank)
+    if columns[last].rank == 0:
+        return squeezed
+    return _fitting(columns, {i: width for i, width in widths.items() if i != last}, room)
+
+
+def _squeezed(columns: Sequence[Column], widths: dict[int, int], room: int) -> dict[int, int]:
     """Narrows elastic columns, the widest first, until the table fits or none can give more."""
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - room
-    elastic = [i for i, column in enumerate(columns) if column.elastic]
-    while excess > 0:
-        widest = max(elastic, key=lambda i: widths[i], default=None)
-        if widest is None or widths[widest] <= _NARROWEST:
-            return
-        widths[widest] -= 1
+    result = dict(widths)
+    excess = _total(result) - room
+    elastic = [i for i in result if columns[i].elastic]
+    while excess > 0 and elastic:
+        widest = max(elastic, key=lambda i: result[i])
+        if result[widest] <= _NARROWEST:
+            break
+        result[widest] -= 1
         excess -= 1
+    return result
 
 
-def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+def _total(widths: dict[int, int]) -> int:
+    return sum(widths.values()) + len(_GAP) * max(len(widths) - 1, 0)
+
+
+def _line(
+    cells: dict[int, str], columns: Sequence[Column], widths: dict[int, int], room: int | None
+) -> str:
     parts = []
-    for text, column, width in zip(cells, columns, widths, strict=True):
-        shown = _cut(text, width)
-        padding = " " * (width - _cell_width(shown))
-        parts.append(padding + shown if column.right else shown + padding)
-    return _GAP.join(parts).rstrip()
+    for i, text in cells.items():
+        shown = _cut(text, widths[i])
+        padding = " " * (widths[i] - _cell_width(shown))
+        parts.append(padding + shown if columns[i].right else shown + padding)
+    line = _GAP.join(parts).rstrip()
+    return line if room is None else _cut(line, room)
 
 
 def _cut(text: str, width: int) -> str:

@@ -10,7 +10,7 @@ from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
-from snapstore.cli.values import PATH
+from snapstore.cli.values import PATH, RecordedPath
 
 if TYPE_CHECKING:
     from snapstore.api import RestoreResult
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("ref", metavar="REF[:PATH]")
-@click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]…")
+@click.argument("paths", nargs=-1, type=RecordedPath(), metavar="[PATH]…")
 @click.option("--target", type=PATH, metavar="DIR", help="A new or empty directory.")
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 @click.pass_obj
 def command(
     settings: Settings, /, ref: str, paths: tuple[str, ...], target: str | None, verify: bool
 ) -> int:
-    """Restore a snapshot, or parts of it, into a new or empty directory.
+    """Restore a snapshot, or part of it, to a new or empty directory.
 
     A snapshot of one path becomes the contents of DIR; of several, each keeps its path below DIR.
     With PATHs (as `snap ls` prints them), only those and what is below them. Exit status 3 means

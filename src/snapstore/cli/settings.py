@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from snapstore.cli.values import Directory, completed
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -19,6 +21,7 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     no_progress: bool = False
+    no_pager: bool = False
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
@@ -32,13 +35,25 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 
 _SHARED = (
-    _option("-s", "--store", metavar="DIR", help="The store (else $SNAP_STORE, else your own)."),
+    _option(
+        "-s",
+        "--store",
+        metavar="DIR",
+        type=Directory(),
+        help="The store (else $SNAP_STORE, else your own).",
+    ),
     _option("--json", is_flag=True, help="Print one JSON document instead of text."),
     _option("-q", "--quiet", is_flag=True, help="Print results and errors only."),
     _option("-v", "--verbose", is_flag=True, help="Print more, and lists in full."),
     _option("--no-progress", is_flag=True, help="No progress bar, even on a terminal."),
+    _option("--no-pager", is_flag=True, help="No pager, even on a terminal."),
 )
-_SHARED_NAMES = {"store", "json", "quiet", "verbose", "no_progress"}
+_SHARED_NAMES = {"store", "json", "quiet", "verbose", "no_progress", "no_pager"}
+
+
+def is_shared(param: click.Parameter) -> bool:
+    """Whether it is one of the options of every command."""
+    return param.name in _SHARED_NAMES
 
 
 def shared_options(function: F) -> F:
@@ -48,8 +63,25 @@ def shared_options(function: F) -> F:
     return function
 
 
+def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from snapstore.cli import render
+        from snapstore.cli.pager import paged
+
+        text = ctx.get_help()
+        with paged(ctx.ensure_object(Settings)):
+            render.out(text)
+        ctx.exit()
+
+
 class HelpMixin(click.Command):
     """Help with the shared options apart and the examples as they were typed."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own: list[tuple[str, str]] = []
@@ -57,7 +89,7 @@ class HelpMixin(click.Command):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
-                (shared if param.name in _SHARED_NAMES else own).append(record)
+                (shared if is_shared(param) else own).append(record)
         for title, records in (("Options", own), ("Options of every command", shared)):
             if records:
                 with formatter.section(title):
@@ -73,6 +105,9 @@ def declare(name: str, *, examples: str, cls: type[HelpMixin] = HelpMixin) -> Ca
     epilog = "Examples:\n" + textwrap.indent(textwrap.dedent(examples).strip("\n"), "  ")
 
     def wrap(function: F) -> click.Command:
-        return click.command(name, cls=cls, epilog=epilog)(shared_options(function))
+        command = click.command(name, cls=cls, epilog=epilog)(shared_options(function))
+        for param in command.params:
+            param.type = completed(param)
+        return command
 
     return wrap

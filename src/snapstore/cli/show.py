@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snapstore.cli import render
+from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     snap show latest
     snap show before-upgrade --json
     snap show 3f2a91c7
+    snap show @2026-11-01
     """,
 )
 @click.argument("ref")
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 def command(settings: Settings, /, ref: str) -> None:
     """Show everything that is recorded about a snapshot.
 
-    REF is `latest`, `latest~1` for the one before, a name, or the beginning of an id.
+    REF is `latest`, a name, the beginning of an id, or @TIME for the newest before a time; with ~1
+    behind it, the one before that.
     """
     with open_store(settings, "r") as store:
         snapshot = store.get(ref)
     if settings.json:
         render.document({"snapshot": snapshot.to_dict()})
-    else:
+        return
+    with paged(settings):
         render.pairs(_rows(snapshot))
 
 
@@ -71,7 +75,7 @@ def _rules(snapshot: "Snapshot") -> Iterator[str]:
         if isinstance(value, list):
             yield from (f"{rule} {one}" for one in value)
         else:
-            yield str(rule)
+            yield rule if value == 1 else f"{rule} {value}"
 
 
 def _root(root: "Root") -> str:

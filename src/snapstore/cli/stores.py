@@ -50,7 +50,7 @@ def open_or_make_store(settings: Settings) -> "Store":
     from snapstore import api
 
     own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = api.init(own, cache_dir=_cache())
+    made = api.init(own, cache_dir=cache_directory())
     if not settings.quiet:
         render.note(f"snap: made a store of your own, {render.name(str(own))}")
     return made
@@ -59,10 +59,10 @@ def open_or_make_store(settings: Settings) -> "Store":
 def _open(path: str | Path, mode: Literal["r", "rw"]) -> "Store":
     from snapstore import api
 
-    return api.open(path, mode=mode, cache_dir=_cache())
+    return api.open(path, mode=mode, cache_dir=cache_directory())
 
 
-def _cache() -> Path:
+def cache_directory() -> Path:
     """Where what is derived goes when it cannot be in the store."""
     import platformdirs
 

@@ -1,8 +1,13 @@
 """Kinds of values on the command line: functions from text, for click's `type=`."""
 
+import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMPRESSION = click.Choice(["fast", "default", "small", "none"])
 
@@ -22,6 +27,18 @@ def assignment(shape: str) -> Callable[[str], tuple[str, str]]:
     return convert
 
 
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([kmgtp]?)(?:i?b)?")
+
+
+def size(text: str) -> int:
+    """Bytes: a number, or one with K, M, G, T or P for powers of 1024, as in 10M, 1.5GiB."""
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise click.BadParameter(f"'{text}' is not a size; write it as 4096, 10M or 1.5G")
+    return int(float(match[1]) * 1024 ** _UNITS[match[2]])
+
+
 def share(text: str) -> float:
     """A part of the whole, above 0 and at most 1: `10%` or `1/7`."""
     try:
@@ -38,3 +55,70 @@ def _part(text: str) -> float:
         return float(text[:-1]) / 100
     numerator, denominator = text.split("/")
     return int(numerator) / int(denominator)
+
+
+class Directory(click.types.StringParamType):
+    """A directory, completed as such; what it is, the library finds out."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem[str]]":
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="dir")]
+
+
+class Reference(click.types.StringParamType):
+    """A reference to a snapshot, completed from the store; `with_path`: one that may go on with
+    `:PATH`.
+    """
+
+    def __init__(self, *, with_path: bool) -> None:
+        self.with_path = with_path
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem[str]]":
+        from snapstore.cli import completing
+
+        return completing.references(ctx, incomplete, with_path=self.with_path)
+
+
+class RecordedPath(click.types.StringParamType):
+    """A path in the snapshot that the command's argument `ref` names, completed from it."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem[str]]":
+        from snapstore.cli import completing
+
+        return completing.recorded_paths(ctx, incomplete)
+
+
+class Recorded(click.types.StringParamType):
+    """A text that is completed from what the store's snapshots have in a field."""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem[str]]":
+        from snapstore.cli import completing
+
+        return completing.recorded(ctx, self.field, incomplete)
+
+
+_RECORDED = {f"--{field}": Recorded(field) for field in ("name", "tag", "host", "source")}
+
+
+def completed(param: click.Parameter) -> "click.ParamType[Any]":
+    """The type of a parameter that is a text, with what completes it: told by its metavar, which
+    says REF or REF[:PATH], or by its name.
+    """
+    if type(param.type) is not click.types.StringParamType:
+        return param.type
+    shown = param.metavar or (param.name or "").upper()
+    if re.search(r"\bREF\b", shown):
+        return Reference(with_path=":PATH" in shown)
+    return next((_RECORDED[name] for name in param.opts if name in _RECORDED), param.type)

@@ -150,6 +150,63 @@ class CreateResult(_Result):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportResult(_Result):
+    """What an export wrote. `others`: links, FIFOs, devices; `bytes`: contents of the files.
+
+    `left_out`: paths of what the format cannot hold (a zip: FIFOs and devices), at most 10,000.
+    """
+
+    snapshot: str
+    format: str
+    files: int
+    directories: int
+    others: int
+    bytes: int
+    written_bytes: int
+    left_out: list[PathBytes]
+    left_out_count: int
+    elapsed_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            **_Result.to_dict(self),
+            "left_out": [path_fields(path) for path in self.left_out],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(_Result):
+    """Why a create takes a path, or leaves it out.
+
+    `reason`, a word that does not change: `default` (nothing speaks against it), `named`, `way`
+    (something below it was named), `rule`, `cache` (CACHEDIR.TAG), `marker`, `socket`, `store`,
+    `mount`, `size`, `unnamed` (only listed paths are taken there), `missing`, `unreadable`,
+    `outside` (no root holds it). `decided_at`: the path, or one above it that decided. `rule`: the
+    pattern or marker; `file` and `line`: where it stands, None for one that was given by itself.
+    """
+
+    path: PathBytes
+    taken: bool
+    reason: str
+    decided_at: PathBytes
+    root: PathBytes | None = None
+    rule: PathBytes | None = None
+    file: PathBytes | None = None
+    line: int | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        fields: dict[str, Any] = {**_Result.to_dict(self), **path_fields(self.path)}
+        for name in ("decided_at", "root", "rule", "file"):
+            value = getattr(self, name)
+            if value is not None:
+                fields.update(path_fields(value, name))
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreResult(_Result):
     """What a restore wrote. `problems`: (path, what, reason), at most 100,000 of all."""
 

@@ -19,6 +19,7 @@ from snapstore.model.fields import take, take_bytes, take_hex, take_int, take_li
 KINDS = ("user", "system", "safety")
 ROOT_KINDS = ("directory", "file", "image", "stream", "other")
 MAX_LISTED = 10_000
+MAX_ROOTS = 4096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -215,7 +216,7 @@ def encode(
 
 def decode(id: str, record: dict[str, Any], label: Label) -> Snapshot:
     """The snapshot in a decoded record. DamagedObject when a field is not what it must be."""
-    roots = take_list(record, "roots", dict, 4096)
+    roots = take_list(record, "roots", dict, MAX_ROOTS)
     unreadable = take_list(record, "unreadable", dict, MAX_LISTED)
     return Snapshot(
         id=id,

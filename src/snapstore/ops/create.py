@@ -7,7 +7,7 @@ import pwd
 import stat
 import subprocess
 import time as clock
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from snapstore.base import bytestext
 from snapstore.base.errors import (
     CommandFailed,
     InvalidArgument,
-    SourceUnreadable,
     StoreBusy,
     StoreFailed,
 )
@@ -28,9 +27,14 @@ from snapstore.model import snapshot as records
 from snapstore.model.config import LEVELS, compression_name
 from snapstore.model.ids import new_ulid, ulid_bytes
 from snapstore.model.refs import PackRef, Refs
-from snapstore.model.results import CreateResult, Stream
+from snapstore.model.results import CreateResult, Explanation, Stream
+from snapstore.model.selection import Selection
 from snapstore.model.snapshot import Root, Snapshot
+from snapstore.ops import archives
+from snapstore.ops.archives import Archive
 from snapstore.ops.running import Meter
+from snapstore.ops.selection import Place, Rules, places
+from snapstore.ops.selection import explain as explain_path
 from snapstore.repository.commit import Taken, commit_steps
 from snapstore.repository.open import Repository
 from snapstore.repository.session import Steps, drain
@@ -51,11 +55,9 @@ _SUMS = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a create is asked for. Paths are absolute; `exclude`: gitignore lines; `time_ns`: None
-    for now.
-    """
+    """What a create is asked for. Paths are absolute; `time_ns`: None for now."""
 
-    paths: tuple[bytes, ...]
+    places: tuple[Place, ...]
     images: tuple[bytes, ...]
     streams: tuple[Stream, ...]
     source: str
@@ -66,18 +68,18 @@ class Plan:
     created_by: dict[str, Any]
     time_ns: int | None = None
     parent: Snapshot | None = None
-    exclude: tuple[bytes, ...] = ()
-    one_file_system: bool = False
+    rules: Rules = Rules()  # noqa: RUF009  (it is frozen)
     skip_if_unchanged: bool = False
     dry_run: bool = False
     rehash: bool = False
     ignore_inode: bool = False
     compression: str | None = None
+    archive: Archive | None = None
 
     @property
     def roots(self) -> tuple[bytes, ...]:
         """Paths and images: everything but streams."""
-        return self.paths + self.images
+        return tuple(place.path for place in self.places) + self.images
 
 
 def plan(
@@ -88,8 +90,8 @@ def plan(
     streams: Sequence[Stream],
     source: str | None,
     host: str | None,
-    exclude: Sequence[str | bytes],
-    exclude_files: Sequence[str | bytes | os.PathLike[str]],
+    listed: Iterable[str | bytes | os.PathLike[str]],
+    selection: Selection,
     created_by: Mapping[str, Any] | None,
     name: str | None,
     description: str | None,
@@ -98,38 +100,70 @@ def plan(
     kind: str,
     **options: Any,
 ) -> Plan:
-    """A plan out of the arguments of `Store.create`. InvalidArgument, SourceUnreadable (an exclude
-    file).
+    """A plan out of the arguments of `Store.create`. InvalidArgument, SourceUnreadable (a file of
+    patterns).
     """
-    roots = tuple(dict.fromkeys(_absolute(path) for path in paths))
+    found = _places(repository, paths, listed)
     devices = tuple(dict.fromkeys(_absolute(path) for path in images))
     names = [_stream_name(stream) for stream in streams]
-    everything = [*roots, *devices, *names]
+    everything = [*(place.path for place in found), *devices, *names]
     if not everything:
         raise InvalidArgument("nothing to take", hint="name a path, an image or a stream")
+    if len(everything) > records.MAX_ROOTS:
+        raise InvalidArgument(
+            f"{len(everything):,} paths are too many: a snapshot has {records.MAX_ROOTS:,} roots",
+            hint="list the paths (--files-from): together they are one root",
+        )
     if len(set(everything)) != len(everything):
         raise InvalidArgument("two roots have the same name")
-    store = os.path.realpath(os.fsencode(repository.path)) + b"/"
-    for path in roots:
-        if (os.path.realpath(path) + b"/").startswith(store):
-            raise InvalidArgument(f"{bytestext.to_text(path)} is the store itself, or in it")
     if kind not in records.KINDS:
         raise InvalidArgument(f"a snapshot cannot be of the kind {kind!r}")
     if name is not None and not name:
         raise InvalidArgument("a name cannot be empty")
     host = host or repository.host
     return Plan(
-        paths=roots,
+        places=tuple(found),
         images=devices,
         streams=tuple(streams),
         source=source or f"{host}:{','.join(sorted(map(bytestext.to_text, everything)))}",
         host=host,
         kind=kind,
-        exclude=tuple(_exclude_lines(exclude, exclude_files)),
+        rules=Rules.of(selection),
         label=records.label_operations(name, description, tags, dict(metadata or {})),
-        created_by=dict(created_by or {"type": "user", "id": _user()}),
+        created_by=dict(created_by or {"type": "user", "id": user()}),
         **options,
     )
+
+
+def _places(
+    repository: Repository,
+    paths: Iterable[str | bytes | os.PathLike[str]],
+    listed: Iterable[str | bytes | os.PathLike[str]],
+) -> list[Place]:
+    """Roots for what was named and listed; InvalidArgument for what is in the store."""
+    roots = tuple(dict.fromkeys(_absolute(path) for path in paths))
+    others = [_absolute(path) for path in listed]
+    found = places(roots, others)
+    store = os.path.realpath(os.fsencode(repository.path)) + b"/"
+    candidates = [(place.path, os.path.realpath(place.path)) for place in found]
+    candidates += [(path, path) for path in others]
+    inside = [path for path, real in candidates if (real + b"/").startswith(store)]
+    if inside:
+        raise InvalidArgument(f"{bytestext.to_text(inside[0])} is the store itself, or in it")
+    return found
+
+
+def explain(
+    repository: Repository,
+    path: str | bytes | os.PathLike[str],
+    roots: Sequence[str | bytes | os.PathLike[str]],
+    listed: Iterable[str | bytes | os.PathLike[str]],
+    selection: Selection,
+) -> Explanation:
+    """Why a create of `roots` takes `path`, or leaves it out."""
+    found = _places(repository, roots, listed)
+    rules = Rules.of(selection)
+    return explain_path(found, rules, _own_directories(repository), _absolute(path))
 
 
 def create(repository: Repository, plan: Plan, observer: Observer | None) -> CreateResult:
@@ -164,6 +198,8 @@ class _Root:
     stream: dict[str, Any] | None = None
     is_image: bool = False
     """Named as an image; that it is a file is beside the point."""
+    owners: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Names that the source itself has for users and groups."""
 
 
 @dataclass(slots=True)
@@ -185,7 +221,7 @@ class _Taker:
         """One pass over all roots, without using the packs in `condemned`."""
         yield from ()
         self.times += 1
-        if self.times > 1 and any(stream.fd is not None for stream in self.plan.streams):
+        if self.times > 1 and _comes_once(self.plan):
             raise StoreBusy(
                 "a collection ran meanwhile, and a stream cannot be read twice", hint="run it again"
             )
@@ -242,18 +278,20 @@ class _Taker:
 
     def _take_roots(self, writer: "_native.Writer", caches: "_Caches") -> Iterator[_Root]:
         plan, wait = self.plan, partial(self.meter.wait, goes_on=True)
-        skip = _own_directories(self.repository)
+        selection = plan.rules.native(_own_directories(self.repository))
         devices = [path for path in plan.images if not _is_plain_file(path)]
-        for number, path in enumerate(path for path in plan.roots if path not in devices):
+        images = [Place(path) for path in plan.images if path not in devices]
+        for number, place in enumerate([*plan.places, *images]):
+            path = place.path
             cache = caches.find(path)
             new_cache = caches.prepare(number)
             task = writer.take_tree(
                 path,
                 cache=_encoded(cache),
                 new_cache=_encoded(new_cache),
-                exclude=plan.exclude,
-                one_file_system=plan.one_file_system,
-                skip=skip,
+                selection=selection,
+                named=place.named,
+                whole=place.whole,
                 ignore_inode=plan.ignore_inode,
             )
             yield _Root(path, wait(task), new_cache, is_image=path in plan.images)
@@ -261,6 +299,10 @@ class _Taker:
             yield _Root(path, wait(writer.take_file(path)))
         for stream in plan.streams:
             yield self._take_stream(writer, stream)
+        if plan.archive is not None:
+            found = archives.take(plan.archive, writer, wait)
+            owners = {"users": _as_text(found.users), "groups": _as_text(found.groups)}
+            yield _Root(plan.archive.path, found.root, owners=owners)
 
     def _take_stream(self, writer: "_native.Writer", stream: Stream) -> _Root:
         name = _stream_name(stream)
@@ -319,11 +361,8 @@ class _Taker:
             "stored_bytes": self.written.stored_bytes,
             "elapsed_ms": round(self.meter.elapsed_s * 1000),
         }
-        rules: dict[str, Any] = {}
-        if plan.exclude:
-            rules["exclude"] = [bytestext.to_text(line) for line in plan.exclude]
-        if plan.one_file_system:
-            rules["one_file_system"] = 1
+        listed = sum(len(place.named) for place in plan.places)
+        rules = plan.rules.record() | ({"listed": listed} if listed else {})
         return records.encode(
             roots=[_recorded(root) for root in self.roots],
             source=plan.source,
@@ -461,19 +500,8 @@ def _stream_name(stream: Stream) -> bytes:
     return name
 
 
-def _exclude_lines(
-    lines: Sequence[str | bytes], files: Sequence[str | bytes | os.PathLike[str]]
-) -> Iterator[bytes]:
-    yield from map(os.fsencode, lines)
-    for path in files:
-        try:
-            with open(path, "rb") as file:
-                yield from (line.rstrip(b"\r\n") for line in file)
-        except OSError as error:
-            raise SourceUnreadable(f"cannot read {path!r}: {error.strerror}") from error
-
-
-def _user() -> str:
+def user() -> str:
+    """Who runs this."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -485,6 +513,12 @@ def _encoded(path: Path | None) -> bytes | None:
 
 
 # Surroundings
+
+
+def _comes_once(plan: Plan) -> bool:
+    """Whether something cannot be read a second time."""
+    streams = any(stream.fd is not None for stream in plan.streams)
+    return streams or (plan.archive is not None and plan.archive.once)
 
 
 def _own_directories(repository: Repository) -> list[tuple[int, int]]:
@@ -525,14 +559,21 @@ def _shown(command: Sequence[str] | str) -> str:
 
 
 def _owners(roots: Sequence[_Root]) -> dict[str, Any]:
-    """Names of the users and groups in the roots, as far as this machine knows them."""
+    """Names of the users and groups in the roots: an archive's own, else this machine's."""
     users = {uid for root in roots for uid in root.result.uids}
     groups = {gid for root in roots for gid in root.result.gids}
     tables = {
         "users": _names(users, lambda uid: pwd.getpwuid(uid).pw_name),
         "groups": _names(groups, lambda gid: grp.getgrgid(gid).gr_name),
     }
+    for root in roots:
+        for kind, names in root.owners.items():
+            tables[kind] |= {str(id): name for id, name in names.items()}
     return {kind: table for kind, table in tables.items() if table}
+
+
+def _as_text(names: Sequence[tuple[int, bytes]]) -> dict[int, str]:
+    return {id: bytestext.to_text(name) for id, name in names}
 
 
 def _names(ids: set[int], name_of: Callable[[int], str]) -> dict[str, str]:

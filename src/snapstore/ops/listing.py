@@ -1,11 +1,12 @@
 """Listing: snapshots, what is in them, and the contents of a file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from snapstore import _native
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import InvalidArgument, PathNotFound
 from snapstore.model import references
+from snapstore.model.filters import Filter
 from snapstore.model.results import ListedEntry
 from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import places
@@ -24,40 +25,26 @@ _ORDERS = {
 
 def snapshots(
     repository: Repository,
+    wanted: Filter,
     *,
-    source: str | None = None,
-    host: str | None = None,
-    tag: str | None = None,
-    name: str | None = None,
-    kind: str | None = None,
-    partial: bool | None = None,
     order: str = "-created_at",
     limit: int | None = None,
     all: bool = False,
 ) -> list[Snapshot]:
-    """Snapshots that match every filter. Without `kind` and `all`, those made by the system and for
-    safety are left out.
+    """Snapshots that pass a filter. Without a `kind` in it and without `all`, those made by the
+    system and for safety are left out.
 
     `order`: created_at, name, source, host or size_bytes, with a minus for descending.
     """
     key = _ORDERS.get(order.removeprefix("-"))
     if key is None:
-        raise InvalidArgument(f"snapshots cannot be ordered by {order!r}")
-    wanted = {"source": source, "host": host, "name": name, "kind": kind, "partial": partial}
-    wanted = {field: value for field, value in wanted.items() if value is not None}
-    hidden = () if all or kind is not None else ("system", "safety")
-    found = [
-        s
-        for s in repository.catalog.snapshots()
-        if s.kind not in hidden and (tag is None or tag in s.tags) and _all_equal(s, wanted)
-    ]
+        raise InvalidArgument(
+            f"snapshots cannot be ordered by {order!r}", hint=f"one of {', '.join(_ORDERS)}"
+        )
+    hidden = () if all or wanted.kind is not None else ("system", "safety")
+    found = wanted.select(s for s in repository.catalog.snapshots() if s.kind not in hidden)
     found.sort(key=key, reverse=order.startswith("-"))
     return found[:limit]
-
-
-def _all_equal(snapshot: Snapshot, wanted: Mapping[str, object]) -> bool:
-    """Whether all these fields of a snapshot have these values."""
-    return not any(getattr(snapshot, field) != value for field, value in wanted.items())
 
 
 def get(repository: Repository, reference: str) -> Snapshot:
@@ -89,7 +76,7 @@ def ls(
                 yield from _below(reader, root.path, entry, True)
         return
     try:
-        place = places.find(reader, snapshot, path)
+        place = places.find(reader, snapshot, path, suggest=True)
     except PathNotFound:
         roots = places.roots_below(snapshot, path)
         if not roots:
@@ -112,7 +99,7 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
     """
     require_ready(snapshot)
     reader = repository.reader(snapshot)
-    entry = places.find(reader, snapshot, path).entry
+    entry = places.find(reader, snapshot, path, suggest=True).entry
     if entry.type != "file":
         raise InvalidArgument(f"{to_text(path)} is not a file but a {entry.type}")
     for offset in range(0, entry.size, READ_BYTES):
@@ -122,15 +109,7 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
 def _below(
     reader: "_native.Reader", path: bytes, directory: "_native.Entry", recursive: bool
 ) -> Iterator[ListedEntry]:
-    """Entries below a directory, each directory before what is in it; depth costs no recursion."""
-    waiting = [(path, iter(reader.children(directory)))]
-    while waiting:
-        above, entries = waiting[-1]
-        entry = next(entries, None)
-        if entry is None:
-            waiting.pop()
-            continue
-        listed = ListedEntry(places.join(above, entry.name), entry)
-        yield listed
-        if recursive and entry.type == "directory":
-            waiting.append((listed.path, iter(reader.children(entry))))
+    """Entries below a directory, each directory before what is in it."""
+    for batch in _native.TreeWalk(reader, directory, path, recursive=recursive):
+        for below, entry in batch:
+            yield ListedEntry(below, entry)

@@ -1,12 +1,17 @@
 """Places: which root of a snapshot a path lies in, and where below it."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from snapstore import _native
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import DamagedObject, PathNotFound
 from snapstore.model.snapshot import Root, Snapshot
+
+_LOOKED_AT = 10_000
+"""Names in a directory, for near ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +33,57 @@ def join(root: bytes, below: bytes) -> bytes:
     return root.rstrip(b"/") + b"/" + below if below else root
 
 
-def find(reader: "_native.Reader", snapshot: Snapshot, path: bytes) -> Place:
-    """The place of a path: absolute as recorded, or relative to a root. PathNotFound."""
-    for root, below in _candidates(snapshot.roots, path):
+def find(
+    reader: "_native.Reader", snapshot: Snapshot, path: bytes, *, suggest: bool = False
+) -> Place:
+    """The place of a path: absolute as recorded, or relative to a root. PathNotFound; to `suggest`
+    near paths in it takes time.
+    """
+    for root, below in candidates(snapshot.roots, path):
         entry = walk(reader, root, below)
         if entry is not None:
             return Place(root, below, entry)
+    near = [to_text(other) for other in _near(reader, snapshot, path)] if suggest else []
+    hint = "ls shows what is in it"
     raise PathNotFound(
         f"{to_text(path)} is not in snapshot {snapshot.short_id}",
-        hint="ls shows what is in it",
+        hint=f"did you mean {' or '.join(near)}? {hint}" if near else hint,
         path=to_text(path),
         snapshot=snapshot.id,
+        suggestions=near,
     )
+
+
+def _near(reader: "_native.Reader", snapshot: Snapshot, path: bytes) -> list[bytes]:
+    """Paths there are that are spelt much as one that there is not; of the first name that is not
+    there, its neighbours are looked at.
+    """
+    for root, below in candidates(snapshot.roots, path):
+        try:
+            return _near_below(reader, root, below)
+        except DamagedObject:
+            return []
+    return _close(path, (root.path for root in snapshot.roots))
+
+
+def _near_below(reader: "_native.Reader", root: Root, below: bytes) -> list[bytes]:
+    above, entry = root.path, reader.root(bytes.fromhex(root.id))
+    for name in filter(None, below.split(b"/")):
+        if entry.type != "directory":
+            return [above]
+        child = reader.child(entry, name)
+        if child is None:
+            names = (one.name for one in islice(reader.children(entry), _LOOKED_AT))
+            return [join(above, other) for other in _close(name, names)]
+        above, entry = join(above, name), child
+    return []
+
+
+def _close(name: bytes, others: Iterable[bytes]) -> list[bytes]:
+    from difflib import get_close_matches
+
+    known = [os.fsdecode(other) for other in others]
+    return [os.fsencode(text) for text in get_close_matches(os.fsdecode(name), known, n=3)]
 
 
 def walk(reader: "_native.Reader", root: Root, below: bytes) -> "_native.Entry | None":
@@ -61,7 +105,7 @@ def roots_below(snapshot: Snapshot, path: bytes) -> list[Root]:
     return [root for root in snapshot.roots if root.path.startswith(prefix)]
 
 
-def _candidates(roots: Sequence[Root], path: bytes) -> Iterator[tuple[Root, bytes]]:
+def candidates(roots: Sequence[Root], path: bytes) -> Iterator[tuple[Root, bytes]]:
     """Roots that a path may lie in, the longest first, with what is left of it."""
     for root in sorted(roots, key=lambda root: len(root.path), reverse=True):
         prefix = root.path.rstrip(b"/")

@@ -100,11 +100,11 @@ def _plan(
     if within and paths:
         raise InvalidArgument("paths cannot be chosen inside a path")
     if within:
-        place = places.find(reader, snapshot, within)
+        place = places.find(reader, snapshot, within, suggest=True)
         return [_single(place, target)]
     chosen: dict[Root, list[bytes]] = defaultdict(list)
     for path in paths:
-        place = places.find(reader, snapshot, path)
+        place = places.find(reader, snapshot, path, suggest=True)
         chosen[place.root].append(place.below)
     roots = list(chosen) if paths else list(snapshot.roots)
     below = dict.fromkeys(roots, target)

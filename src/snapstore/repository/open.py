@@ -43,6 +43,11 @@ from snapstore.repository.statcache import StatCaches
 DIRECTORIES = ("key", "data", "meta", "snap", "label", "refs", "ref", "sess", "gc", "tmp", "local")
 GARBAGE_SHARE = 0.5
 """Share of records of deleted packs at which the index is rebuilt."""
+META = 2
+MAX_PRELOADED = 1000
+"""Packs of tree nodes whose tables are read ahead."""
+FEW = 2
+"""Snapshots whose packs are entered one by one; for more, all packs are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +319,23 @@ class Repository:
             if self._reader is None:
                 self._reader = self.reader_of(self.index())
             return self._reader
+
+    def reader_of_all(self, snapshots: Sequence[Snapshot]) -> "_native.Reader":
+        """A reader that finds all that these snapshots need, and knows where most of their tree
+        nodes are: asking the index for each directory would take longer than reading it.
+        """
+        with self._lock:
+            if len({snapshot.id for snapshot in snapshots}) > FEW:
+                self.synchronise()
+                meta = [row.id for row in self.index().rows() if row.present and row.kind == META]
+            else:
+                for snapshot in snapshots:
+                    self._cover_snapshot(snapshot)
+                refs = [self.catalog.usable_refs(snapshot.id) for snapshot in snapshots]
+                meta = [pack.id for ref in refs if ref for pack in ref.packs if pack.kind == META]
+            reader = self.reader()
+        reader.preload([(META, id) for id in dict.fromkeys(meta[-MAX_PRELOADED:])])
+        return reader
 
     def reader_of(self, index: Index | DedupView) -> "_native.Reader":
         """A reader that finds what `index` knows."""

@@ -23,7 +23,7 @@ use crate::pack::{self, Kind};
 pub(crate) use content::{stored_ids, Holes, Run, Runs};
 pub(crate) use packs::open_file;
 pub use packs::Slice;
-pub(crate) use places::Place;
+pub(crate) use places::{AsItIs, Place};
 pub(crate) use sequence::{Children, Expected, Leaves, Ordered};
 pub(crate) use shelf::lock;
 

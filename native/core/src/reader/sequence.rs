@@ -177,6 +177,28 @@ impl<T: Ordered> Leaves<T> {
         }
     }
 
+    /// Passes over what both are about to read, as long as it is the same node.
+    pub(crate) fn pass_over_equal(one: &mut Leaves<T>, other: &mut Leaves<T>) {
+        loop {
+            let (Some(a), Some(b)) = (one.innermost(), other.innermost()) else { return };
+            match (a.rest.as_slice().first(), b.rest.as_slice().first()) {
+                (Some(child), Some(same)) if a.level == b.level && child == same => {
+                    a.next();
+                    b.next();
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The innermost node of which something is left; None also before the first leaf was read.
+    fn innermost(&mut self) -> Option<&mut Children> {
+        while self.levels.last().is_some_and(|children| children.rest.as_slice().is_empty()) {
+            self.levels.pop();
+        }
+        self.levels.last_mut().filter(|_| self.top.is_none())
+    }
+
     /// True when no leaf is left for certain.
     pub(crate) fn is_done(&self) -> bool {
         self.top.is_none() && self.levels.iter().all(|children| children.rest.as_slice().is_empty())

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use ignore::gitignore::Gitignore;
 use rustix::fs::FileType;
 
 use crate::cache::{self, Place, Row};
@@ -23,11 +22,14 @@ use crate::node::{Content, Directory, Entry, Time, What, Xattrs};
 use crate::packer::{Lane, Packer};
 use crate::progress::add;
 use crate::queue::Queue;
+use crate::select::{Folder, Selection};
 use crate::source::{self, Stat};
 
 mod file;
 mod report;
 mod walk;
+
+pub(crate) use file::SHARED_FILE;
 
 /// Paths listed in a result; more are only counted.
 const MAX_LISTED: usize = 10_000;
@@ -39,10 +41,7 @@ const RACY_NANOS: i128 = 2_000_000_000;
 pub struct Options {
     pub cache: Option<PathBuf>,
     pub new_cache: Option<PathBuf>,
-    pub exclude: Option<Gitignore>,
-    pub one_file_system: bool,
-    /// (device, inode) of directories never entered.
-    pub skip: Vec<(u64, u64)>,
+    pub selection: Selection,
     pub ignore_inode: bool,
 }
 
@@ -91,6 +90,8 @@ struct Dir {
     parent: Option<(Arc<Dir>, usize)>,
     name: Box<[u8]>,
     depth: u32,
+    /// What its entries are selected by.
+    folder: Folder,
     /// A root that is not a directory: this stands for the directory around it.
     around: bool,
     handle: Mutex<Option<Arc<OwnedFd>>>,
@@ -123,7 +124,6 @@ struct Run<'a> {
     packer: &'a Packer,
     chunker: &'a Chunker,
     options: &'a Options,
-    root_dev: u64,
     queue: Queue<Task>,
     workers: usize,
     cache: Option<cache::Reader>,
@@ -159,7 +159,7 @@ pub fn take_tree(
     if stat.kind == FileType::Socket {
         return Err(Error::SourceUnreadable(format!("{} is a socket, which cannot be taken", show_path(path))));
     }
-    let mut run = Run::new(packer, chunker, options, lanes.len(), stat.dev);
+    let mut run = Run::new(packer, chunker, options, lanes.len());
     let is_directory = stat.kind == FileType::Directory;
     let handle = match (&name, is_directory) {
         (Some(name), true) => source::open_directory(parent.as_fd(), name).map_err(gone)?,
@@ -170,6 +170,7 @@ pub fn take_tree(
         parent: None,
         name: if is_directory { Box::default() } else { name.unwrap_or_default() },
         depth: 0,
+        folder: options.selection.top(stat.dev),
         around: !is_directory,
         handle: Mutex::new(Some(Arc::new(handle))),
         work: Mutex::default(),
@@ -177,6 +178,10 @@ pub fn take_tree(
         dirty: AtomicBool::new(false),
     };
     run.queue = Queue::new(lanes.len(), [Task::Directory(Arc::new(dir), top)]);
+    if !is_directory {
+        let below = options.selection.named.all();
+        below.for_each(|path| run.unreadable(path.to_vec(), &rustix::io::Errno::NOTDIR.into()));
+    }
     if let Some(path) = &options.new_cache {
         run.new_cache = Mutex::new(Some(cache::Writer::create(path)?));
     }
@@ -231,7 +236,7 @@ fn take_open(
     kind: &'static str,
 ) -> Result<Taken> {
     let options = Options::default();
-    let mut run = Run::new(packer, chunker, &options, lanes.len(), 0);
+    let mut run = Run::new(packer, chunker, &options, lanes.len());
     run.queue = Queue::new(lanes.len(), [Task::Open(file, entry)]);
     run.go(lanes)?;
     run.finish(&mut lanes[0], kind)
@@ -257,7 +262,7 @@ fn source_error(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// An entry without what must be read.
-fn entry_of(stat: &Stat, name: Box<[u8]>) -> Entry {
+pub(crate) fn entry_of(stat: &Stat, name: Box<[u8]>) -> Entry {
     let what = match stat.kind {
         FileType::Directory => What::Directory(Directory::default()),
         FileType::Fifo => What::Fifo,
@@ -287,12 +292,11 @@ fn is_settled(stat: &Stat, read: Time) -> bool {
 }
 
 impl<'a> Run<'a> {
-    fn new(packer: &'a Packer, chunker: &'a Chunker, options: &'a Options, workers: usize, root_dev: u64) -> Run<'a> {
+    fn new(packer: &'a Packer, chunker: &'a Chunker, options: &'a Options, workers: usize) -> Run<'a> {
         Run {
             packer,
             chunker,
             options,
-            root_dev,
             queue: Queue::new(workers, []),
             workers,
             cache: options.cache.as_deref().and_then(cache::Reader::open),

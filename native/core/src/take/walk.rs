@@ -1,8 +1,6 @@
 //! Directories: listed, compared with the stat cache, and stored bottom up when their children are done.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +13,7 @@ use crate::error::{reason, Error, Result};
 use crate::node::{Directory, Entry, List, Sequence, Time, What};
 use crate::packer::Lane;
 use crate::progress::add;
+use crate::select::{Folder, Inside, Why};
 use crate::source::{self, Fault, Read, Stat};
 
 /// Directories with more files to read than this are shared among workers.
@@ -32,6 +31,15 @@ struct Below {
     name: Box<[u8]>,
     stat: Stat,
     known: Option<Row>,
+    folder: Folder,
+}
+
+/// How an entry is taken.
+enum Selected {
+    Directory(Folder),
+    /// A directory of another file system, without what is in it.
+    Mount,
+    Entry,
 }
 
 /// What a directory's entries need.
@@ -96,7 +104,7 @@ impl Run<'_> {
             return Err(Error::SourceUnreadable(reason(error)));
         }
         dir.dirty.store(true, Ordering::Relaxed);
-        if error.kind() != std::io::ErrorKind::NotFound {
+        if error.kind() != std::io::ErrorKind::NotFound || dir.folder.is_named() {
             self.unreadable(dir.path(), error);
             return Ok(());
         }
@@ -126,7 +134,7 @@ impl Run<'_> {
         lane: &mut Lane,
         dir: &Arc<Dir>,
         handle: BorrowedFd,
-        names: Vec<Box<[u8]>>,
+        mut names: Vec<Box<[u8]>>,
         mut record: Option<Record>,
     ) -> Result<Plan> {
         let now = source::now();
@@ -134,6 +142,8 @@ impl Run<'_> {
         let mut dirty = record.is_none();
         lock(&dir.work).stored = record.as_ref().map(|record| record.directory);
         let mut counts = Taken::default();
+        let inside = self.enter(dir, handle, &mut names, &mut counts);
+        let mut scratch = Vec::new();
         for name in names {
             let stat = match source::stat_at(handle, &name) {
                 Ok(stat) => stat,
@@ -144,9 +154,7 @@ impl Run<'_> {
                     continue;
                 }
             };
-            if !self.selects(dir, &name, &stat, &mut counts) {
-                continue;
-            }
+            let Some(selected) = self.select(&inside, &mut scratch, &name, &stat, &mut counts) else { continue };
             let known = match (&mut record, &self.cache) {
                 (Some(record), Some(cache)) => {
                     let (row, passed) = record.seek(cache, &name);
@@ -156,7 +164,7 @@ impl Run<'_> {
                 _ => None,
             };
             dirty |= known.is_none();
-            dirty |= self.plan_entry(lane, dir, handle, &mut plan, &mut counts, name, stat, known, now)?;
+            dirty |= self.plan_entry(lane, dir, handle, &mut plan, &mut counts, name, stat, known, selected, now)?;
         }
         if let (Some(record), Some(cache)) = (&mut record, &self.cache) {
             dirty |= record.has_more(cache);
@@ -168,32 +176,53 @@ impl Run<'_> {
         Ok(plan)
     }
 
-    /// Whether the selection takes this entry.
-    fn selects(&self, dir: &Arc<Dir>, name: &[u8], stat: &Stat, counts: &mut Taken) -> bool {
-        if stat.kind == FileType::Socket {
-            counts.sockets += 1;
-            return false;
-        }
+    /// Begins the selection among a directory's names; none for what stands around a root.
+    fn enter<'s>(
+        &'s self,
+        dir: &Arc<Dir>,
+        handle: BorrowedFd,
+        names: &mut Vec<Box<[u8]>>,
+        counts: &mut Taken,
+    ) -> Option<Inside<'s>> {
         if dir.around {
-            return true;
+            return None;
         }
-        let is_directory = stat.kind == FileType::Directory;
-        if is_directory && self.options.skip.contains(&(stat.dev, stat.ino)) {
-            counts.excluded += 1;
-            return false;
+        let mut inside = self.options.selection.enter(&dir.folder, || dir.path(), handle, names);
+        counts.excluded += inside.left_out;
+        for (path, error) in std::mem::take(&mut inside.troubles) {
+            self.unreadable(path, &error);
         }
-        if let Some(rules) = &self.options.exclude {
-            let path = dir.path_to(name);
-            if rules.matched(Path::new(std::ffi::OsStr::from_bytes(&path)), is_directory).is_ignore() {
-                counts.excluded += 1;
-                return false;
+        Some(inside)
+    }
+
+    /// How an entry is taken, if it is.
+    fn select(
+        &self,
+        inside: &Option<Inside>,
+        scratch: &mut Vec<u8>,
+        name: &[u8],
+        stat: &Stat,
+        counts: &mut Taken,
+    ) -> Option<Selected> {
+        let Some(inside) = inside else { return Some(Selected::Entry) };
+        let (taken, why) = inside.decide(scratch, name, stat);
+        for (path, error) in inside.lost(name, stat, &why) {
+            self.unreadable(path, &error);
+        }
+        if !taken {
+            match why {
+                Why::Socket => counts.sockets += 1,
+                Why::Mount => counts.mounts += 1,
+                Why::Unnamed | Why::NoDirectory => {}
+                _ => counts.excluded += 1,
             }
+            return None;
         }
-        if self.options.one_file_system && stat.dev != self.root_dev && !is_directory {
-            counts.mounts += 1;
-            return false;
-        }
-        true
+        Some(match stat.kind {
+            FileType::Directory if inside.stays_outside(name, stat) => Selected::Mount,
+            FileType::Directory => Selected::Directory(inside.below(scratch, name, stat)),
+            _ => Selected::Entry,
+        })
     }
 
     /// Adds one entry to the plan; true when it differs from what is known.
@@ -208,6 +237,7 @@ impl Run<'_> {
         name: Box<[u8]>,
         stat: Stat,
         known: Option<Row>,
+        selected: Selected,
         now: Time,
     ) -> Result<bool> {
         let at = plan.rows.len();
@@ -217,13 +247,13 @@ impl Run<'_> {
                 self.unreadable(dir.path_to(&name), &std::io::Error::other("nested too deeply"));
                 return Ok(true);
             }
-            if self.options.one_file_system && stat.dev != self.root_dev {
+            let Selected::Directory(folder) = selected else {
                 counts.mounts += 1;
                 plan.rows.push(Some(self.row(entry_of(&stat, name), &stat, now)));
                 return Ok(known.is_none_or(|row| Some(&row.entry) != plan.rows[at].as_ref().map(|r| &r.entry)));
-            }
+            };
             plan.rows.push(None);
-            plan.directories.push(Below { at, name, stat, known });
+            plan.directories.push(Below { at, name, stat, known, folder });
             return Ok(false);
         }
         let is_file = stat.kind == FileType::RegularFile;
@@ -302,12 +332,13 @@ impl Run<'_> {
         let shared = if small.len() > SHARED_FILES { small.len().div_ceil(FILES_AT_ONCE) } else { 0 };
         lock(&dir.work).rows = rows;
         dir.waiting.fetch_add(directories.len() + large.len() + shared, Ordering::Relaxed);
-        for Below { at, name, stat, known } in directories.into_iter().rev() {
+        for Below { at, name, stat, known, folder } in directories.into_iter().rev() {
             let place = known.as_ref().map_or(Place::default(), |row| row.place);
             let child = Dir {
                 parent: Some((dir.clone(), at)),
                 name,
                 depth: dir.depth + 1,
+                folder,
                 around: false,
                 handle: Mutex::default(),
                 work: Mutex::new(Work { stat: Some(stat), known, ..Work::default() }),

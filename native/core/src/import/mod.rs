@@ -1,0 +1,230 @@
+//! Importing a tar archive: members, in whatever order they come, become a root as if the tree had been taken.
+//! archive > member > **entry** in memory > nodes.
+//!
+//! One worker reads the archive and holds the tree of entries; the others cut, identify and store contents. Nothing is ever
+//! written but to the store, and nothing that an archive claims is believed before it has been read.
+
+mod input;
+mod parse;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use crate::chunker::{Chunker, IN_PLACE_MAX};
+use crate::content::{cut_arena, Crew, Segment};
+use crate::error::{Error, Result};
+use crate::node::{content_of, Content, Hole};
+use crate::packer::{Lane, Packer};
+use crate::progress::add;
+use crate::queue::Queue;
+use crate::reader::lock;
+use crate::take::Taken;
+
+use input::Input;
+use tree::Tree;
+
+/// Memory for the entries of an archive: about 3 million files.
+pub const MAX_TREE_BYTES: usize = 1 << 30;
+/// Names of users and of groups that are kept.
+const MAX_NAMES: usize = 10_000;
+
+/// A root that was imported, and the names of owners that the archive gave.
+#[derive(Clone, Debug, Default)]
+pub struct Imported {
+    pub taken: Taken,
+    pub users: BTreeMap<u32, Vec<u8>>,
+    pub groups: BTreeMap<u32, Vec<u8>>,
+}
+
+/// Small files, one after the other, to be cut and stored by any worker.
+struct Batch {
+    data: Vec<u8>,
+    files: Vec<(u32, Range<usize>, Vec<Hole>)>,
+}
+
+enum Task {
+    Parse(OwnedFd, Vec<u8>),
+    Batch(Batch),
+    Segment(Segment),
+}
+
+struct Import<'a> {
+    packer: &'a Packer,
+    chunker: &'a Chunker,
+    queue: Queue<Task>,
+    workers: usize,
+    /// Batches handed out and not done.
+    under_way: Mutex<usize>,
+    batch_done: Condvar,
+    /// Contents by number of the node.
+    contents: Mutex<Vec<(u32, Content)>>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+    read_bytes: AtomicU64,
+    parsed: Mutex<Option<(Tree, Imported)>>,
+    failure: Mutex<Option<Error>>,
+}
+
+/// Imports what can be read from `input` behind `head`, which was read already.
+pub fn import_tar(
+    packer: &Packer,
+    chunker: &Chunker,
+    lanes: &mut [Lane],
+    input: OwnedFd,
+    head: Vec<u8>,
+) -> Result<Imported> {
+    let import = Import {
+        packer,
+        chunker,
+        queue: Queue::new(lanes.len(), [Task::Parse(input, head)]),
+        workers: lanes.len(),
+        under_way: Mutex::new(0),
+        batch_done: Condvar::new(),
+        contents: Mutex::default(),
+        buffers: Mutex::default(),
+        read_bytes: AtomicU64::new(0),
+        parsed: Mutex::new(None),
+        failure: Mutex::new(None),
+    };
+    import.go(lanes)?;
+    let parsed = lock(&import.parsed).take();
+    let (mut tree, mut imported) = parsed.ok_or_else(|| Error::Internal("an archive was not parsed".into()))?;
+    tree.fill(lock(&import.contents).drain(..))?;
+    tree.store(packer, &mut lanes[0], &mut imported.taken)?;
+    lanes[0].settle(packer)?;
+    imported.taken.kind = "directory";
+    imported.taken.read_bytes = import.read_bytes.load(Relaxed);
+    imported.taken.packs = packer.take_used();
+    Ok(imported)
+}
+
+impl Import<'_> {
+    fn go(&self, lanes: &mut [Lane]) -> Result<()> {
+        std::thread::scope(|scope| {
+            for (worker, lane) in lanes.iter_mut().enumerate() {
+                scope.spawn(move || {
+                    let work = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.work(worker, lane)));
+                    if work.is_err() {
+                        self.fail(Error::Internal("a worker panicked".into()));
+                    }
+                });
+            }
+        });
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+
+    fn work(&self, worker: usize, lane: &mut Lane) {
+        while let Some(task) = self.queue.pop(worker) {
+            if let Err(error) = self.run(lane, task) {
+                self.fail(error);
+            }
+            self.queue.finished();
+        }
+        if let Err(error) = lane.settle(self.packer) {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        lock(&self.failure).get_or_insert(error);
+        self.queue.stop();
+    }
+
+    fn run(&self, lane: &mut Lane, task: Task) -> Result<()> {
+        self.packer.progress.check()?;
+        match task {
+            Task::Parse(input, head) => {
+                let check = || self.check();
+                let parsed = parse::Parser::new(self, Input::new(input, head, &check)).run(lane)?;
+                *lock(&self.parsed) = Some(parsed);
+                Ok(())
+            }
+            Task::Batch(batch) => self.store_batch(lane, batch),
+            Task::Segment(segment) => segment.run(self.packer, lane),
+        }
+    }
+
+    /// Gives a batch to whoever is free, and works too while many are under way.
+    fn hand_out_batch(&self, lane: &mut Lane, batch: Batch) -> Result<()> {
+        *lock(&self.under_way) += 1;
+        self.queue.push_urgent(Task::Batch(batch));
+        while *lock(&self.under_way) > self.workers + 1 {
+            self.check()?;
+            if !self.help(lane)? {
+                let under_way = lock(&self.under_way);
+                if *under_way > self.workers + 1 {
+                    drop(self.batch_done.wait_timeout(under_way, Duration::from_millis(20)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn store_batch(&self, lane: &mut Lane, batch: Batch) -> Result<()> {
+        let mut contents = Vec::with_capacity(batch.files.len());
+        for (node, range, holes) in batch.files {
+            contents.push((node, self.store_small(lane, &batch.data[range], &holes)?));
+        }
+        lock(&self.contents).extend(contents);
+        let mut buffers = lock(&self.buffers);
+        if buffers.len() < self.workers + 2 {
+            let mut data = batch.data;
+            data.clear();
+            buffers.push(data);
+        }
+        drop(buffers);
+        *lock(&self.under_way) -= 1;
+        self.batch_done.notify_all();
+        Ok(())
+    }
+
+    fn store_small(&self, lane: &mut Lane, data: &[u8], holes: &[Hole]) -> Result<Content> {
+        if data.is_empty() {
+            return Ok(Content::Empty);
+        }
+        if data.len() as u64 <= IN_PLACE_MAX {
+            return Ok(Content::InPlace(data.into()));
+        }
+        let start = lane.arena.len();
+        lane.arena.extend_from_slice(data);
+        Ok(content_of(cut_arena(self.packer, self.chunker, lane, start, holes)?))
+    }
+}
+
+impl Crew for Import<'_> {
+    fn hand_out(&self, segment: Segment) {
+        self.queue.push_urgent(Task::Segment(segment));
+    }
+
+    fn help(&self, lane: &mut Lane) -> Result<bool> {
+        let Some(task) = self.queue.take_urgent() else { return Ok(false) };
+        let done = self.run(lane, task);
+        self.queue.finished();
+        done.map(|()| true)
+    }
+
+    fn allowance(&self) -> u64 {
+        self.workers as u64 + 2
+    }
+
+    fn check(&self) -> Result<()> {
+        self.packer.progress.check()?;
+        if self.queue.is_stopped() {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
+
+    fn read(&self, bytes: u64) {
+        self.skipped(bytes);
+        self.read_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn skipped(&self, bytes: u64) {
+        add(&self.packer.progress.done_bytes, bytes);
+    }
+}

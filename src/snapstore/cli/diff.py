@@ -1,0 +1,189 @@
+"""`snap diff`."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snapstore.base.errors import SnapshotNotFound
+from snapstore.cli import errors, render
+from snapstore.cli.errors import Usage
+from snapstore.cli.pager import paged
+from snapstore.cli.settings import Settings, declare
+from snapstore.cli.stores import open_store
+
+if TYPE_CHECKING:
+    from snapstore.api import Change, Store
+
+DIFFERENT = 1
+
+# Those of snapstore.model.findings; importing that is for when a store is opened.
+_FIELDS = ("content", "holes", "target", "device", "mode", "owner", "mtime", "xattrs")
+_LETTERS = {
+    "added": "+",
+    "removed": "-",
+    "content": "M",
+    "metadata": "U",
+    "type": "T",
+    "renamed": "R",
+    "unreadable": "?",
+}
+
+
+@declare(
+    "diff",
+    examples="""
+    snap diff latest~1 latest
+    snap diff before-upgrade latest /etc --stat
+    snap diff latest ~/work
+    snap diff latest:/etc /mnt/other/etc --ignore mtime --ignore owner
+    """,
+)
+@click.argument("old", metavar="REF[:PATH]")
+@click.argument("new", metavar="REF[:PATH]|DIR")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--stat", is_flag=True, help="Only how many, and how many bytes.")
+@click.option("--name-only", is_flag=True, help="Only the paths; in a pipe byte for byte.")
+@click.option(
+    "--ignore",
+    multiple=True,
+    type=click.Choice(_FIELDS),
+    metavar="FIELD",
+    help=f"What makes no difference: {', '.join(_FIELDS)}.",
+)
+@click.option("--no-renames", is_flag=True, help="Show what was renamed as removed and added.")
+@click.option(
+    "--content", is_flag=True, help="With DIR: compare contents even where size and time agree."
+)
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    old: str,
+    new: str,
+    paths: tuple[str, ...],
+    stat: bool,
+    name_only: bool,
+    **options: Any,
+) -> int:
+    """Show what is different between snapshots, or on disk.
+
+    Two snapshots are compared, or a snapshot with a directory: the second is one when no snapshot
+    answers to it; ./NAME always is. Lines begin with + added, - removed, M other content, U other
+    metadata, T other type, R renamed, ? unreadable.
+
+    The exit status is 0 when there is no difference, 1 when there is, 3 when something on disk
+    could not be read.
+    """
+    kinds: set[str] = set()
+    with open_store(settings, "r") as store:
+        changes = _noted(_changes(store, old, new, paths, **options), kinds)
+        if settings.json:
+            _print_json(old, new, changes, listed=not stat)
+        else:
+            with paged(settings):
+                _print(changes, stat=stat, name_only=name_only)
+    if "unreadable" in kinds:
+        return errors.PARTIAL
+    return DIFFERENT if kinds else errors.OK
+
+
+def _changes(
+    store: "Store",
+    old: str,
+    new: str,
+    paths: Sequence[str],
+    *,
+    ignore: Sequence[str],
+    no_renames: bool,
+    content: bool,
+) -> "Iterator[Change]":
+    if not _is_directory(store, new):
+        if content:
+            raise Usage("--content is for a directory on disk")
+        return store.diff(old, new, paths=paths, ignore=ignore, renames=not no_renames)
+    if paths:
+        raise Usage("a directory is compared as a whole", f"say which part: {old}:PATH {new}/PATH")
+    return store.diff_directory(old, new, ignore=ignore, content=content)
+
+
+def _is_directory(store: "Store", name: str) -> bool:
+    """Whether a name means something on disk: it must not name a snapshot."""
+    if name.startswith((".", "/")):
+        return True
+    try:
+        store.resolve(name)
+    except SnapshotNotFound:
+        if os.path.lexists(name):
+            return True
+        raise
+    return False
+
+
+def _noted(changes: "Iterable[Change]", kinds: set[str]) -> "Iterator[Change]":
+    for change in changes:
+        kinds.add(change.kind)
+        yield change
+
+
+def _print(changes: "Iterable[Change]", *, stat: bool, name_only: bool) -> None:
+    if stat:
+        render.pairs(_stat_rows(changes))
+    elif name_only:
+        render.paths(change.path for change in changes)
+    else:
+        render.lines(map(_line, changes))
+
+
+def _line(change: "Change") -> str:
+    kind, path, old_path, _, new, fields, error = change
+    line = f"{_LETTERS[kind]}  {render.name(path)}"
+    if old_path is not None:
+        line = f"{_LETTERS[kind]}  {render.name(old_path)} -> {render.name(path)}"
+    elif new is not None and new.type == "directory" and not path.endswith(b"/"):
+        line += "/"
+    if error is not None:
+        line += f": {render.plain(error)}"
+    return line + _told(fields)
+
+
+@functools.cache
+def _told(fields: tuple[str, ...]) -> str:
+    """What differs, behind a path; that content does is said in front."""
+    told = ", ".join(field for field in fields if field != "content")
+    return f"  ({told})" if told else ""
+
+
+def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
+    from snapstore.api import DiffStat
+
+    counts = DiffStat.of(changes)
+    sizes = {
+        "added": counts.added_bytes,
+        "removed": counts.removed_bytes,
+        "content": counts.content_bytes,
+    }
+    for kind in _LETTERS:
+        count = getattr(counts, kind)
+        size = f", {render.size(sizes[kind])}" if kind in sizes else ""
+        yield kind, f"{count:,}{size}" if count else ""
+
+
+def _print_json(old: str, new: str, changes: "Iterable[Change]", *, listed: bool) -> None:
+    """One document, written as the changes come."""
+    from snapstore.api import DiffStat
+
+    counts = DiffStat()
+    head = json.dumps({"old": old, "new": new})
+    sys.stdout.write(head[:-1] + ', "changes": [')
+    separator = "\n  "
+    for change in changes:
+        counts.add(change)
+        if listed:
+            sys.stdout.write(separator + json.dumps(change.to_dict()))
+            separator = ",\n  "
+    sys.stdout.write('\n], "stat": ' + json.dumps(counts.to_dict()) + "}\n")

@@ -1,0 +1,73 @@
+"""`snap find`."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snapstore.cli import render, values
+from snapstore.cli.settings import Settings, declare
+from snapstore.cli.stores import open_store
+
+if TYPE_CHECKING:
+    from snapstore.api import FoundEntry
+
+_TYPES = ("file", "directory", "symlink", "fifo", "chardev", "blockdev")
+
+
+@declare(
+    "find",
+    examples="""
+    snap find sshd_config
+    snap find '*.sql' latest before-upgrade:/srv --larger-than 1G
+    snap find --regex '/etc/.*\\.pem$' --newer-than now-2w
+    """,
+)
+@click.argument("pattern")
+@click.argument("refs", nargs=-1, metavar="[REF[:PATH]]...")
+@click.option("--regex", is_flag=True, help="PATTERN is a regular expression, for any part.")
+@click.option("-i", "--ignore-case", is_flag=True, help="Letters match in either case.")
+@click.option("--larger-than", type=values.size, metavar="SIZE", help="Only larger files.")
+@click.option("--smaller-than", type=values.size, metavar="SIZE", help="Only smaller files.")
+@click.option("--newer-than", metavar="TIME", help="Only what was last changed after TIME.")
+@click.option("--older-than", metavar="TIME", help="Only what was last changed before TIME.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    type=click.Choice(_TYPES),
+    metavar="TYPE",
+    help=f"Only this type: {', '.join(_TYPES)}.",
+)
+@click.option("-l", "--long", is_flag=True, help="With mode, owner, group, size and time.")
+@click.pass_obj
+def command(
+    settings: Settings, /, pattern: str, refs: tuple[str, ...], long: bool, **filters: Any
+) -> None:
+    """Find files by name, size, time and type in all snapshots.
+
+    PATTERN is for the whole name; with a / in it for the path, or its end. Lines are REF:PATH, the
+    newest snapshot first. With REF, only these snapshots are searched.
+    """
+    with open_store(settings, "r") as store:
+        found = store.find(pattern, *refs, **filters)
+        if settings.json:
+            _print_json(found)
+        elif long:
+            for one in found:
+                path = b"%b:%b" % (one.snapshot.short_id.encode(), one.path)
+                render.out(render.entry_line(path, one.entry, one.snapshot.owners))
+        else:
+            render.paths(b"%b:%b" % (one.snapshot.short_id.encode(), one.path) for one in found)
+
+
+def _print_json(found: "Iterable[FoundEntry]") -> None:
+    """One document, written as the findings come."""
+    sys.stdout.write('{"found": [')
+    separator = "\n  "
+    for one in found:
+        sys.stdout.write(separator + json.dumps(one.to_dict()))
+        separator = ",\n  "
+    sys.stdout.write("\n]}\n")

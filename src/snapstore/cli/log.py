@@ -1,0 +1,69 @@
+"""`snap log`."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from snapstore.cli import render
+from snapstore.cli.pager import paged
+from snapstore.cli.render import Column
+from snapstore.cli.settings import Settings, declare
+from snapstore.cli.stores import open_store
+
+if TYPE_CHECKING:
+    from snapstore.api import PathVersion
+
+
+@declare(
+    "log",
+    examples="""
+    snap log /etc/ssh/sshd_config
+    snap log /srv/app --host web1 --json
+    """,
+)
+@click.argument("path")
+@click.option("--host", help="Only snapshots of this host.")
+@click.option("--source", help="Only snapshots of this series.")
+@click.pass_obj
+def command(settings: Settings, /, path: str, host: str | None, source: str | None) -> None:
+    """Show all versions of one path.
+
+    The newest comes first. SINCE is the time of the first snapshot that has the version, REF the
+    newest one; `snap cat REF:PATH` prints it.
+    """
+    with open_store(settings, "r") as store:
+        versions = store.log(os.fsencode(path), host=host, source=source)
+    if settings.json:
+        render.document({"versions": [version.to_dict() for version in versions]})
+    else:
+        with paged(settings):
+            _print(versions)
+
+
+_COLUMNS = (
+    Column("REF"),
+    Column("SINCE"),
+    Column("SNAPSHOTS", right=True),
+    Column("SIZE", right=True),
+    Column("HOST", elastic=True),
+    Column("CHANGE", elastic=True),
+)
+
+
+def _print(versions: Sequence["PathVersion"]) -> None:
+    several_hosts = len({version.host for version in versions}) > 1
+    render.table(_COLUMNS, [_row(version, several_hosts) for version in versions])
+
+
+def _row(version: "PathVersion", with_host: bool) -> list[str]:
+    entry = version.entry
+    return [
+        version.snapshots[0].short_id,
+        render.moment(version.since, seconds=False),
+        f"{len(version.snapshots):,}",
+        "" if entry is None else render.size(entry.bytes or entry.size),
+        render.plain(version.host) if with_host else "",
+        version.change + (f": {', '.join(version.fields)}" if version.fields else ""),
+    ]

@@ -1,0 +1,152 @@
+"""Diff: what is different between two snapshots, or a snapshot and what is on disk."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+
+from snapstore import _native
+from snapstore.base.bytestext import to_text
+from snapstore.base.errors import InvalidArgument, PathNotFound, SourceNotFound
+from snapstore.model.findings import FIELDS, Change
+from snapstore.model.snapshot import Snapshot, require_ready
+from snapstore.ops import places
+from snapstore.repository.open import Repository
+
+Side = tuple[bytes, "_native.Entry"]
+Pair = tuple[Side | None, Side | None]
+
+
+def diff(
+    repository: Repository,
+    old: Snapshot,
+    new: Snapshot,
+    *,
+    old_path: bytes | None,
+    new_path: bytes | None,
+    paths: Sequence[bytes],
+    ignore: Sequence[str],
+    renames: bool,
+) -> Iterator[Change]:
+    """Differences between two snapshots, or between a path in each; of `paths` only.
+
+    PathNotFound for a path that is in neither; InvalidArgument.
+    """
+    require_ready(old)
+    require_ready(new)
+    if paths and (old_path or new_path):
+        raise InvalidArgument("paths cannot be chosen inside a path")
+    reader = repository.reader_of_all([old, new])
+    pairs: list[Pair] = []
+    limits: Sequence[bytes | None] = paths or [None]
+    for path in limits:
+        before = _sides(reader, old, path or old_path or new_path)
+        after = _sides(reader, new, path or new_path or old_path)
+        if not before and not after:
+            raise _not_found(path or old_path or new_path or b"", old, new)
+        pairs += _pairs(before, after)
+    return _changes(
+        _native.TreeDiff(reader, pairs, ignore=_known_fields(ignore), renames=renames),
+    )
+
+
+def diff_directory(
+    repository: Repository,
+    snapshot: Snapshot,
+    within: bytes | None,
+    directory: bytes,
+    *,
+    ignore: Sequence[str],
+    content: bool,
+) -> Iterator[Change]:
+    """Differences of what is on disk from a snapshot, or from a path in it.
+
+    PathNotFound, SourceNotFound, InvalidArgument.
+    """
+    require_ready(snapshot)
+    reader = repository.reader(snapshot)
+    ignore = _known_fields(ignore)
+    if not os.path.lexists(directory):
+        raise SourceNotFound(f"there is no {to_text(directory)}")
+    steps: list[_native.DirectoryDiff | _native.TreeDiff] = []
+    for (shown, entry), path in _counterparts(reader, snapshot, within, directory):
+        if os.path.lexists(path):
+            steps.append(
+                _native.DirectoryDiff(reader, shown, entry, path, ignore=ignore, content=content)
+            )
+        else:
+            steps.append(_native.TreeDiff(reader, [((shown, entry), None)], ignore=ignore))
+    return itertools.chain.from_iterable(map(_changes, steps))
+
+
+def _counterparts(
+    reader: "_native.Reader", snapshot: Snapshot, within: bytes | None, directory: bytes
+) -> list[tuple[Side, bytes]]:
+    """What of the snapshot is compared with which path on disk.
+
+    What is at a path that the snapshot took, with its own; else as restore would put it: a single
+    root is the directory itself, several are at their paths below it.
+    """
+    path = os.path.abspath(directory)
+    if within:
+        place = places.find(reader, snapshot, within)
+        return [((place.path, place.entry), _followed(path, place.entry))]
+    try:
+        place = places.find(reader, snapshot, path)
+        return [((place.path, place.entry), _followed(path, place.entry))]
+    except PathNotFound:
+        sides = [(root.path, reader.root(bytes.fromhex(root.id))) for root in snapshot.roots]
+    if len(sides) == 1:
+        return [(sides[0], _followed(path, sides[0][1]))]
+    top = os.path.realpath(path)
+    return [(side, os.path.join(top, side[0].lstrip(b"/"))) for side in sides]
+
+
+def _followed(path: bytes, entry: "_native.Entry") -> bytes:
+    """A directory may be named by a link to it."""
+    return os.path.realpath(path) if entry.type == "directory" else path
+
+
+def _sides(reader: "_native.Reader", snapshot: Snapshot, path: bytes | None) -> list[Side]:
+    """What is at a path, or the roots below it; all roots without a path."""
+    roots = list(snapshot.roots)
+    if path:
+        try:
+            place = places.find(reader, snapshot, path)
+            return [(place.path, place.entry)]
+        except PathNotFound:
+            roots = places.roots_below(snapshot, path)
+    return [(root.path, reader.root(bytes.fromhex(root.id))) for root in roots]
+
+
+def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[Pair]:
+    """What has the same path; where each has but one, these."""
+    if len(before) == len(after) == 1:
+        return [(before[0], after[0])]
+    old, new = dict(before), dict(after)
+    pairs: list[Pair] = []
+    for path in sorted(old.keys() | new.keys()):
+        sides = [(path, side[path]) if path in side else None for side in (old, new)]
+        pairs.append((sides[0], sides[1]))
+    return pairs
+
+
+def _changes(batches: "_native.TreeDiff | _native.DirectoryDiff") -> Iterator[Change]:
+    for batch in batches:
+        yield from map(Change._make, batch)
+
+
+def _known_fields(ignore: Sequence[str]) -> list[str]:
+    for field in ignore:
+        if field not in FIELDS:
+            raise InvalidArgument(
+                f"there is no field {field!r} to ignore", hint=f"there are {', '.join(FIELDS)}"
+            )
+    return list(ignore)
+
+
+def _not_found(path: bytes, old: Snapshot, new: Snapshot) -> PathNotFound:
+    return PathNotFound(
+        f"{to_text(path)} is in neither of the snapshots {old.short_id} and {new.short_id}",
+        hint="ls shows what is in them",
+        path=to_text(path),
+    )

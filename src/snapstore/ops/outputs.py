@@ -1,0 +1,58 @@
+"""Outputs: where an export goes. A file appears under its name when it is whole, or not at all."""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from snapstore.base.bytestext import to_text
+from snapstore.base.errors import TargetDenied, TargetInvalid
+
+
+@contextlib.contextmanager
+def opened(file: Any) -> Iterator[int]:
+    """A descriptor to write to: of a path, of an object with `fileno()`, or `file` itself.
+
+    What is no regular file (a FIFO, `/dev/null`) is written to as it is. TargetInvalid,
+    TargetDenied.
+    """
+    if isinstance(file, int):
+        yield file
+    elif hasattr(file, "fileno"):
+        file.flush()
+        yield file.fileno()
+    else:
+        with _opened_path(os.path.realpath(os.fsencode(file))) as descriptor:
+            yield descriptor
+
+
+@contextlib.contextmanager
+def _opened_path(path: bytes) -> Iterator[int]:
+    try:
+        replaces = not os.path.lexists(path) or stat.S_ISREG(os.stat(path).st_mode)
+        temporary = _beside(path) if replaces else path
+        how = os.O_CREAT | os.O_EXCL if replaces else 0
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | how, 0o666)
+    except PermissionError as error:
+        raise TargetDenied(f"cannot write {to_text(path)}: {error.strerror}") from error
+    except OSError as error:
+        raise TargetInvalid(f"cannot write {to_text(path)}: {error.strerror}") from error
+    try:
+        yield descriptor
+        if replaces:
+            os.fsync(descriptor)
+            os.replace(temporary, path)
+    except BaseException:
+        if replaces:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: bytes) -> bytes:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, b".%s.%s" % (name[:200], secrets.token_hex(8).encode()))
