@@ -88,16 +88,8 @@ def plan(
     *,
     images: Sequence[str | bytes | os.PathLike[str]],
     streams: Sequence[Stream],
-    source: str | None,
-    host: str | None,
     listed: Iterable[str | bytes | os.PathLike[str]],
     selection: Selection,
-    created_by: Mapping[str, Any] | None,
-    name: str | None,
-    description: str | None,
-    tags: Sequence[str],
-    metadata: Mapping[str, Any] | None,
-    kind: str,
     **options: Any,
 ) -> Plan:
     """A plan out of the arguments of `Store.create`. InvalidArgument, SourceUnreadable (a file of
@@ -116,22 +108,46 @@ def plan(
         )
     if len(set(everything)) != len(everything):
         raise InvalidArgument("two roots have the same name")
+    return plan_of(
+        repository,
+        everything,
+        places=tuple(found),
+        images=devices,
+        streams=tuple(streams),
+        rules=Rules.of(selection),
+        **options,
+    )
+
+
+def plan_of(
+    repository: Repository,
+    everything: Sequence[bytes],
+    *,
+    source: str | None,
+    host: str | None,
+    created_by: Mapping[str, Any] | None,
+    name: str | None,
+    description: str | None,
+    tags: Sequence[str],
+    metadata: Mapping[str, Any] | None,
+    kind: str,
+    **parts: Any,
+) -> Plan:
+    """A plan that takes `everything`, the names of its roots, with what is recorded about it.
+    `parts`: other fields of the plan. InvalidArgument.
+    """
     if kind not in records.KINDS:
         raise InvalidArgument(f"a snapshot cannot be of the kind {kind!r}")
     if name is not None and not name:
         raise InvalidArgument("a name cannot be empty")
     host = host or repository.host
     return Plan(
-        places=tuple(found),
-        images=devices,
-        streams=tuple(streams),
         source=source or f"{host}:{','.join(sorted(map(bytestext.to_text, everything)))}",
         host=host,
         kind=kind,
-        rules=Rules.of(selection),
         label=records.label_operations(name, description, tags, dict(metadata or {})),
-        created_by=dict(created_by or {"type": "user", "id": user()}),
-        **options,
+        created_by=dict(created_by or {"type": "user", "id": _user()}),
+        **parts,
     )
 
 
@@ -500,8 +516,7 @@ def _stream_name(stream: Stream) -> bytes:
     return name
 
 
-def user() -> str:
-    """Who runs this."""
+def _user() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,15 +1,12 @@
 """Import: a tar archive becomes a snapshot, as if its tree had been taken."""
 
 import os
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snapstore.base import bytestext
 from snapstore.base.errors import InvalidArgument
 from snapstore.base.progress import Observer
-from snapstore.model import snapshot as records
 from snapstore.model.results import CreateResult
-from snapstore.model.snapshot import Snapshot
 from snapstore.ops import create as creating
 from snapstore.ops.archives import Archive
 from snapstore.repository.open import Repository
@@ -23,45 +20,19 @@ def import_tar(
     file: Any,
     *,
     root: str | bytes | os.PathLike[str] | None,
-    source: str | None,
-    host: str | None,
-    name: str | None,
-    description: str | None,
-    tags: Sequence[str],
-    metadata: Mapping[str, Any] | None,
-    kind: str,
-    tool: str,
-    created_by: Mapping[str, Any] | None,
-    time_ns: int | None,
-    parent: Snapshot | None,
-    skip_if_unchanged: bool,
-    dry_run: bool,
-    compression: str | None,
     observer: Observer | None,
+    **options: Any,
 ) -> CreateResult:
-    """Takes a snapshot of what an archive holds. See `Store.import_tar`."""
-    if kind not in records.KINDS:
-        raise InvalidArgument(f"a snapshot cannot be of the kind {kind!r}")
-    if name is not None and not name:
-        raise InvalidArgument("a name cannot be empty")
+    """Takes a snapshot of what an archive holds. `options`: what else `Store.import_tar` takes."""
     archive = Archive(_name_of(file) if root is None else _root(os.fsencode(root)), file)
-    host = host or repository.host
-    plan = creating.Plan(
+    plan = creating.plan_of(
+        repository,
+        [archive.path],
         places=(),
         images=(),
         streams=(),
         archive=archive,
-        source=source or f"{host}:{bytestext.to_text(archive.path)}",
-        host=host,
-        kind=kind,
-        tool=tool,
-        label=records.label_operations(name, description, tags, dict(metadata or {})),
-        created_by=dict(created_by or {"type": "user", "id": creating.user()}),
-        time_ns=time_ns,
-        parent=parent,
-        skip_if_unchanged=skip_if_unchanged,
-        dry_run=dry_run,
-        compression=compression,
+        **options,
     )
     return creating.create(repository, plan, observer)
 
