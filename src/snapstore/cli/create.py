@@ -8,7 +8,7 @@ import click
 from snapstore.cli import errors, render, selecting
 from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
-from snapstore.cli.settings import HelpMixin, Settings, declare
+from snapstore.cli.settings import F, HelpMixin, Settings, declare
 from snapstore.cli.stores import open_or_make_store
 from snapstore.cli.values import COMPRESSION, PATH, assignment
 
@@ -40,23 +40,35 @@ class _Ordered(HelpMixin):
 _ORDER = "snapstore.cli.create.order"
 
 
+_RECORDED = (
+    click.option("--name", help="A name to refer to the snapshot by."),
+    click.option("--tag", "tags", multiple=True, help="A tag (repeatable)."),
+    click.option("--description", help="A text of any length."),
+    click.option(
+        "--meta",
+        "metadata",
+        multiple=True,
+        metavar="KEY=VALUE",
+        type=assignment("KEY=VALUE"),
+        help="A field of your own (repeatable).",
+    ),
+    click.option("--source", help="Name of the series (else host and paths)."),
+    click.option("--host", help="Host name to record instead of this machine's."),
+    click.option("--time", metavar="TIME", help="Time to record: 2026-11-21T08:30, now-2d."),
+    click.option("--parent", metavar="REF", help="Parent instead of the newest of the series."),
+)
+
+
+def recorded(function: F) -> F:
+    """Adds the options for what is recorded about a new snapshot."""
+    for option in reversed(_RECORDED):
+        function = option(function)
+    return function
+
+
 @declare("create", examples=_EXAMPLES, cls=_Ordered)
 @click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]…")
-@click.option("--name", help="A name to refer to the snapshot by.")
-@click.option("--tag", "tags", multiple=True, help="A tag (repeatable).")
-@click.option("--description", help="A text of any length.")
-@click.option(
-    "--meta",
-    "metadata",
-    multiple=True,
-    metavar="KEY=VALUE",
-    type=assignment("KEY=VALUE"),
-    help="A field of your own (repeatable).",
-)
-@click.option("--source", help="Name of the series (else host and paths).")
-@click.option("--host", help="Host name to record instead of this machine's.")
-@click.option("--time", metavar="TIME", help="Time to record: 2026-11-21T08:30, now-2d.")
-@click.option("--parent", metavar="REF", help="Parent instead of the newest of the series.")
+@recorded
 @click.option(
     "--files-from",
     multiple=True,

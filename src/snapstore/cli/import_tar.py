@@ -6,12 +6,12 @@ from typing import Any
 import click
 
 from snapstore.cli import errors, render
-from snapstore.cli.create import print_result
+from snapstore.cli.create import print_result, recorded
 from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_or_make_store
-from snapstore.cli.values import COMPRESSION, PATH, assignment
+from snapstore.cli.values import COMPRESSION, PATH
 
 
 @declare(
@@ -26,21 +26,7 @@ from snapstore.cli.values import COMPRESSION, PATH, assignment
 @click.option(
     "--as", "root", metavar="PATH", help="Record the tree as PATH (else the archive's name)."
 )
-@click.option("--name", help="A name to refer to the snapshot by.")
-@click.option("--tag", "tags", multiple=True, help="A tag (repeatable).")
-@click.option("--description", help="A text of any length.")
-@click.option(
-    "--meta",
-    "metadata",
-    multiple=True,
-    metavar="KEY=VALUE",
-    type=assignment("KEY=VALUE"),
-    help="A field of your own (repeatable).",
-)
-@click.option("--source", help="Name of the series (else host and path).")
-@click.option("--host", help="Host name to record instead of this machine's.")
-@click.option("--time", metavar="TIME", help="Time to record: 2026-11-21T08:30, now-2d.")
-@click.option("--parent", metavar="REF", help="Parent instead of the newest of the series.")
+@recorded
 @click.option("--skip-if-unchanged", is_flag=True, help="No snapshot if nothing has changed.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
 @click.option("--compression", type=COMPRESSION, help="For this run instead of the store's.")
