@@ -8,7 +8,7 @@ use pyo3::types::PyBytes;
 use snapstore_core::chunker::Chunker;
 use snapstore_core::error::{Error, Result};
 use snapstore_core::node::Time;
-use snapstore_core::packer::{Lane, Packer, Settings, Written};
+use snapstore_core::packer::{Lane, Packer, Settings, Written, CLAIMED_MAX};
 use snapstore_core::progress::Progress;
 use snapstore_core::take::{self, Options, Taken};
 
@@ -181,6 +181,7 @@ impl Writer {
             data_pack_bytes,
             meta_pack_bytes,
             level,
+            claimed_max: CLAIMED_MAX,
             index_empty,
             dry_run,
         };

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Condvar, Mutex};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::chunker::{choose, Chunker, Cutter, Piece, HEAD_LEN, PAGE};
@@ -137,58 +137,157 @@ pub fn cut_arena(
     Ok(list)
 }
 
-/// Where a large file's segments come back to, in any order.
+/// Where the segments of a large file meet: they are cut in order, and their chunks come back in any.
 #[derive(Default)]
-pub struct Pipe {
-    done: Mutex<BTreeMap<u64, Vec<Chunk>>>,
+struct Pipe {
+    baton: Mutex<Baton>,
+    passed: Condvar,
+    done: Mutex<BTreeMap<u64, std::io::Result<Cut>>>,
     ready: Condvar,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Whole chunks of a large file, to be identified and stored by any worker.
+/// What a segment needs of the one before it to be cut.
+#[derive(Default)]
+struct Baton {
+    /// Whose turn it is.
+    turn: u64,
+    /// Bytes behind the last cut.
+    rest: Vec<u8>,
+    /// Nobody will have another turn: the content ended, could not be read, or a segment was dropped.
+    over: bool,
+}
+
+/// What came of a segment.
+struct Cut {
+    chunks: Vec<Chunk>,
+    read_bytes: u64,
+    /// The content ended early; nothing behind it counts.
+    ended: bool,
+}
+
+/// The bytes of a segment: at a place of a file, or read already, behind headroom for the rest of the segment before (which is
+/// shorter than the longest chunk).
+enum Bytes {
+    At(Arc<OwnedFd>, u64, usize),
+    Here(Vec<u8>),
+}
+
+/// A stretch of a large file, to be read, cut, identified and stored by any worker. One worker does all of it, so that the
+/// bytes stay in its core's cache; only the cutting waits for the segment before.
 pub struct Segment {
-    data: Vec<u8>,
-    pieces: Vec<Piece>,
+    bytes: Bytes,
+    cutter: Cutter,
+    /// A hole or the end follows.
+    last: bool,
+    /// Its place among the segments and holes.
     number: u64,
+    /// Its place among the segments.
+    turn: u64,
     pipe: Arc<Pipe>,
 }
 
+impl Drop for Segment {
+    /// Those behind a segment that was not cut must not wait for it.
+    fn drop(&mut self) {
+        let mut baton = self.pipe.baton();
+        if baton.turn <= self.turn {
+            baton.over = true;
+            self.pipe.passed.notify_all();
+        }
+    }
+}
+
 impl Segment {
-    pub fn run(self, packer: &Packer, lane: &mut Lane) -> Result<()> {
+    pub fn run(mut self, packer: &Packer, chunker: &Chunker, lane: &mut Lane) -> Result<()> {
+        let (mut data, read, ended) = self.load(headroom(chunker));
+        let Some((start, pieces)) = self.cut(chunker, &mut data, ended) else { return Ok(()) };
         let (mut chunks, mut stored): (Vec<Chunk>, Vec<(Id, Range<usize>)>) = (Vec::new(), Vec::new());
-        let mut at = 0;
-        for piece in &self.pieces {
+        let mut at = start;
+        for piece in pieces {
             let range = at..at + piece.len;
             at = range.end;
-            let id = if piece.zero { ZERO_ID } else { packer.keys.chunk_id(&self.data[range.clone()]) };
+            let id = if piece.zero { ZERO_ID } else { packer.keys.chunk_id(&data[range.clone()]) };
             chunks.push(Chunk { len: piece.len as u64, id });
             if !piece.zero {
                 stored.push((id, range));
             }
         }
-        lane.store(packer, Class::Large, &self.data, &stored)?;
-        self.pipe.deliver(self.number, chunks);
-        self.pipe.give_back(self.data);
+        lane.store(packer, Class::Large, &data, &stored)?;
+        self.pipe.give_back(data);
+        self.pipe.deliver(self.number, read.map(|len| Cut { chunks, read_bytes: len as u64, ended }));
         Ok(())
+    }
+
+    /// The bytes behind headroom, how many were read, and whether they are fewer than wanted.
+    fn load(&mut self, headroom: usize) -> (Vec<u8>, std::io::Result<usize>, bool) {
+        match &mut self.bytes {
+            Bytes::Here(data) => {
+                let data = std::mem::take(data);
+                let len = data.len() - headroom;
+                (data, Ok(len), false)
+            }
+            Bytes::At(file, offset, want) => {
+                let mut data = self.pipe.used_buffer(headroom);
+                let read = source::append_at(file.as_fd(), &mut data, *want, *offset);
+                let ended = !matches!(read, Ok(len) if len == *want);
+                (data, read, ended)
+            }
+        }
+    }
+
+    /// Waits for its turn and cuts the rest of the segment before and its own bytes; what cannot be cut yet goes to the next.
+    /// Where the first piece begins, and the pieces. None when the content ended before.
+    fn cut(&self, chunker: &Chunker, data: &mut [u8], ended: bool) -> Option<(usize, Vec<Piece>)> {
+        let mut baton = self.pipe.baton();
+        while baton.turn != self.turn && !baton.over {
+            baton = self.pipe.passed.wait(baton).unwrap_or_else(|p| p.into_inner());
+        }
+        if baton.over {
+            return None;
+        }
+        let headroom = headroom(chunker);
+        let start = headroom - baton.rest.len();
+        data[start..headroom].copy_from_slice(&baton.rest);
+        let mut pieces = Vec::new();
+        let end = start + chunker.cut(self.cutter, &data[start..], self.last || ended, &mut pieces);
+        baton.rest.clear();
+        baton.rest.extend_from_slice(&data[end..]);
+        baton.turn += 1;
+        baton.over = ended;
+        self.pipe.passed.notify_all();
+        Some((start, pieces))
     }
 }
 
+/// Room before a segment's bytes: for what may be left of the segment before, and so that they begin in the middle of a page,
+/// since some processors copy a page very slowly to an address a few bytes behind a page's beginning.
+fn headroom(chunker: &Chunker) -> usize {
+    chunker.max_len() + PAGE / 2
+}
+
 impl Pipe {
-    fn deliver(&self, number: u64, chunks: Vec<Chunk>) {
-        self.done.lock().unwrap_or_else(|p| p.into_inner()).insert(number, chunks);
+    fn baton(&self) -> MutexGuard<'_, Baton> {
+        self.baton.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    fn deliver(&self, number: u64, cut: std::io::Result<Cut>) {
+        self.done.lock().unwrap_or_else(|p| p.into_inner()).insert(number, cut);
         self.ready.notify_all();
     }
 
-    fn give_back(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
+    fn give_back(&self, buffer: Vec<u8>) {
         self.buffers.lock().unwrap_or_else(|p| p.into_inner()).push(buffer);
     }
 
-    fn used_buffer(&self) -> Vec<u8> {
-        self.buffers.lock().unwrap_or_else(|p| p.into_inner()).pop().unwrap_or_default()
+    /// A buffer that has done its work, or a new one, of `len` bytes.
+    fn used_buffer(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.buffers.lock().unwrap_or_else(|p| p.into_inner()).pop().unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
     }
 
-    fn take(&self, number: u64) -> Option<Vec<Chunk>> {
+    fn take(&self, number: u64) -> Option<std::io::Result<Cut>> {
         self.done.lock().unwrap_or_else(|p| p.into_inner()).remove(&number)
     }
 
@@ -220,19 +319,20 @@ pub trait Crew {
 /// Appends so many bytes of a content, from an offset on.
 pub type Append<'a> = dyn FnMut(&mut Vec<u8>, u64, usize) -> Result<()> + 'a;
 
-/// Reads and cuts one large file or stream, while others identify and store its segments.
+/// Hands out the segments of one large file or stream, and collects their chunks in order.
 pub struct LargeFile<'a> {
     packer: &'a Packer,
     chunker: &'a Chunker,
     crew: &'a dyn Crew,
     pipe: Arc<Pipe>,
     issued: u64,
+    turns: u64,
     collected: u64,
     listing: Listing,
-    /// Bytes read behind the last cut.
-    rest: Vec<u8>,
-    /// Bytes covered so far.
-    pub size: u64,
+    /// Bytes collected so far.
+    size: u64,
+    /// The content was shorter than expected.
+    ended: bool,
 }
 
 impl<'a> LargeFile<'a> {
@@ -243,14 +343,15 @@ impl<'a> LargeFile<'a> {
             crew,
             pipe: Arc::default(),
             issued: 0,
+            turns: 0,
             collected: 0,
             listing: Listing::new(),
-            rest: Vec::new(),
             size: 0,
+            ended: false,
         }
     }
 
-    /// Takes a file of `size` bytes with these holes; less when it has become shorter.
+    /// Takes a file of `size` bytes with these holes; less when it has become shorter. The answer has the size taken.
     pub fn take_file(
         mut self,
         lane: &mut Lane,
@@ -261,50 +362,38 @@ impl<'a> LargeFile<'a> {
         let mut head = vec![0; HEAD_LEN];
         let head_len = source::read_at(file, &mut head, 0)?;
         let cutter = choose(&head[..head_len], size > HEAD_LEN as u64);
+        // Segments may outlive this call when it fails.
+        let file = Arc::new(file.try_clone_to_owned()?);
         for span in spans(size, holes, cutter) {
             if span.hole {
                 self.issue_zeros(lane, span.end - span.start)?;
-            } else if !self.take_span(lane, file, span, cutter)? {
-                break;
+                continue;
+            }
+            let mut at = span.start;
+            while at < span.end && !self.ended {
+                let want = (span.end - at).min(SEGMENT as u64) as usize;
+                let bytes = Bytes::At(file.clone(), at, want);
+                at += want as u64;
+                self.issue(lane, bytes, cutter, at == span.end)?;
             }
         }
-        let size = self.size;
-        Ok((self.finish(lane)?, size))
+        self.finish(lane)
     }
 
-    /// False when the file ended within the span.
-    fn take_span(&mut self, lane: &mut Lane, file: BorrowedFd, span: Span, cutter: Cutter) -> Read<bool> {
-        let mut at = span.start;
-        while at < span.end {
-            let want = (span.end - at).min(SEGMENT as u64) as usize;
-            let mut data = self.begin_segment();
-            let got = source::append_at(file, &mut data, want, at)?;
-            self.crew.read(got as u64);
-            at += got as u64;
-            let last = at == span.end || got < want;
-            self.issue(lane, data, cutter, last)?;
-            if got < want {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes everything that can be read from `stream`. `first`: what was read already.
-    pub fn take_stream(mut self, lane: &mut Lane, stream: BorrowedFd, first: Vec<u8>) -> Read<(List<Chunk>, u64)> {
+    /// Takes everything that can be read from `stream`. `first`: what was read already, at least `HEAD_LEN` bytes.
+    pub fn take_stream(mut self, lane: &mut Lane, stream: BorrowedFd, first: &[u8]) -> Read<(List<Chunk>, u64)> {
         let cutter = choose(&first[..first.len().min(HEAD_LEN)], first.len() > HEAD_LEN);
-        self.rest = first;
+        let headroom = headroom(self.chunker);
+        let mut data = self.pipe.used_buffer(headroom);
+        data.extend_from_slice(first);
+        self.issue(lane, Bytes::Here(data), cutter, false)?;
         loop {
-            let mut data = self.begin_segment();
-            let kept = data.len();
-            data.resize(kept + SEGMENT, 0);
-            let got = source::read_stream(stream, &mut data[kept..], &|| self.crew.check())?;
-            data.truncate(kept + got);
-            self.crew.read(got as u64);
-            self.issue(lane, data, cutter, got < SEGMENT)?;
+            let mut data = self.pipe.used_buffer(headroom + SEGMENT);
+            let got = source::read_stream(stream, &mut data[headroom..], &|| self.crew.check())?;
+            data.truncate(headroom + got);
+            self.issue(lane, Bytes::Here(data), cutter, got < SEGMENT)?;
             if got < SEGMENT {
-                let size = self.size;
-                return Ok((self.finish(lane)?, size));
+                return self.finish(lane);
             }
         }
     }
@@ -318,7 +407,7 @@ impl<'a> LargeFile<'a> {
         holes: &[Hole],
         head: &[u8],
         append: &mut Append,
-    ) -> Result<List<Chunk>> {
+    ) -> Read<List<Chunk>> {
         let cutter = choose(head, size > HEAD_LEN as u64);
         for span in spans(size, holes, cutter) {
             if span.hole {
@@ -328,57 +417,40 @@ impl<'a> LargeFile<'a> {
             let mut at = span.start;
             while at < span.end {
                 let want = (span.end - at).min(SEGMENT as u64) as usize;
-                let mut data = self.begin_segment();
+                let mut data = self.pipe.used_buffer(headroom(self.chunker));
                 append(&mut data, at, want)?;
-                self.crew.read(want as u64);
                 at += want as u64;
-                self.issue(lane, data, cutter, at == span.end)?;
+                self.issue(lane, Bytes::Here(data), cutter, at == span.end)?;
             }
         }
-        self.finish(lane)
+        Ok(self.finish(lane)?.0)
     }
 
-    /// A buffer with the uncut rest; one that has done its work where there is one.
-    fn begin_segment(&mut self) -> Vec<u8> {
-        let mut data = self.pipe.used_buffer();
-        data.append(&mut self.rest);
-        data
-    }
-
-    fn issue(&mut self, lane: &mut Lane, mut data: Vec<u8>, cutter: Cutter, last: bool) -> Result<()> {
-        let mut pieces = Vec::new();
-        let cut = self.chunker.cut(cutter, &data, last, &mut pieces);
-        self.rest = data.split_off(cut);
-        if pieces.is_empty() {
-            return Ok(());
-        }
-        self.size += cut as u64;
+    fn issue(&mut self, lane: &mut Lane, bytes: Bytes, cutter: Cutter, last: bool) -> Read<()> {
         self.crew.check()?;
         self.collect(lane, self.crew.allowance())?;
-        self.crew.hand_out(Segment { data, pieces, number: self.issued, pipe: self.pipe.clone() });
+        let (number, turn, pipe) = (self.issued, self.turns, self.pipe.clone());
+        self.crew.hand_out(Segment { bytes, cutter, last, number, turn, pipe });
         self.issued += 1;
+        self.turns += 1;
         Ok(())
     }
 
-    fn issue_zeros(&mut self, lane: &mut Lane, len: u64) -> Result<()> {
+    fn issue_zeros(&mut self, lane: &mut Lane, len: u64) -> Read<()> {
         self.collect(lane, self.crew.allowance())?;
-        self.pipe.deliver(self.issued, vec![Chunk { len, id: ZERO_ID }]);
+        let hole = Cut { chunks: vec![Chunk { len, id: ZERO_ID }], read_bytes: 0, ended: false };
+        self.pipe.deliver(self.issued, Ok(hole));
         self.issued += 1;
-        self.size += len;
         self.crew.skipped(len);
         Ok(())
     }
 
     /// Collects segments in order until at most `left` are under way, working on them too.
-    fn collect(&mut self, lane: &mut Lane, left: u64) -> Result<()> {
-        while self.issued > self.collected {
-            if let Some(chunks) = self.pipe.take(self.collected) {
+    fn collect(&mut self, lane: &mut Lane, left: u64) -> Read<()> {
+        while self.issued > self.collected && !self.ended {
+            if let Some(cut) = self.pipe.take(self.collected) {
                 self.collected += 1;
-                let packer = self.packer;
-                let mut emit = |node: Vec<u8>| lane.offer_node(packer, &node);
-                for chunk in chunks {
-                    self.listing.push(chunk, &mut emit)?;
-                }
+                self.list(lane, cut?)?;
                 continue;
             }
             if self.issued - self.collected <= left {
@@ -392,10 +464,22 @@ impl<'a> LargeFile<'a> {
         Ok(())
     }
 
-    fn finish(mut self, lane: &mut Lane) -> Result<List<Chunk>> {
+    fn list(&mut self, lane: &mut Lane, cut: Cut) -> Result<()> {
+        self.crew.read(cut.read_bytes);
+        self.ended = cut.ended;
+        let packer = self.packer;
+        let mut emit = |node: Vec<u8>| lane.offer_node(packer, &node);
+        for chunk in cut.chunks {
+            self.size += chunk.len;
+            self.listing.push(chunk, &mut emit)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, lane: &mut Lane) -> Read<(List<Chunk>, u64)> {
         self.collect(lane, 0)?;
         let packer = self.packer;
-        self.listing.finish(&mut |node: Vec<u8>| lane.offer_node(packer, &node))
+        Ok((self.listing.finish(&mut |node: Vec<u8>| lane.offer_node(packer, &node))?, self.size))
     }
 }
 

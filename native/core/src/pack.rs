@@ -451,7 +451,19 @@ impl Pack {
         let sealer = header.sealer(keys)?;
         let mut codec = Codec::new(0)?;
         let mut plain = Vec::new();
-        read_block(&block, sealer.as_ref(), blocks, FOOTER, None, MAX_FOOTER_PLAIN, &mut codec, &mut plain, &what)?;
+        let whole = usize::MAX;
+        read_block(
+            &block,
+            sealer.as_ref(),
+            blocks,
+            FOOTER,
+            None,
+            MAX_FOOTER_PLAIN,
+            whole,
+            &mut codec,
+            &mut plain,
+            &what,
+        )?;
         let table = Table::decode(&plain, offset)?;
         if table.blocks.len() != blocks as usize {
             return Err(bad("its trailer and footer disagree"));
@@ -459,12 +471,14 @@ impl Pack {
         Ok(Pack { id, size, header, table })
     }
 
-    /// Decodes block `number`, whose stored bytes are `stored`, into `plain`. Chunk ids are not checked here.
+    /// Decodes block `number`, whose stored bytes are `stored`, into `plain`: at least its first `needed` bytes, or all of it
+    /// when it is shorter. Chunk ids are not checked here.
     pub fn decode_block(
         &self,
         sealer: Option<&Sealer>,
         number: usize,
         stored: &[u8],
+        needed: usize,
         codec: &mut Codec,
         plain: &mut Vec<u8>,
     ) -> Result<()> {
@@ -482,6 +496,7 @@ impl Pack {
             kind,
             Some(place.plain_len as usize),
             MAX_BLOCK_PLAIN,
+            needed,
             codec,
             plain,
             &what,
@@ -489,7 +504,7 @@ impl Pack {
     }
 }
 
-/// Checks and decodes a whole stored block.
+/// Checks a stored block, and decodes at least its first `needed` bytes, or all of it when it is shorter.
 #[allow(clippy::too_many_arguments)]
 fn read_block(
     stored: &[u8],
@@ -498,6 +513,7 @@ fn read_block(
     kind: u8,
     plain_len: Option<usize>,
     max_plain: usize,
+    needed: usize,
     codec: &mut Codec,
     plain: &mut Vec<u8>,
     what: &str,
@@ -521,10 +537,10 @@ fn read_block(
         return Err(bad("its length is wrong"));
     }
     match sealer {
-        None => codec.decode(head[9], body, declared, plain, &what),
+        None => codec.decode_start(head[9], body, declared, needed, plain, &what),
         Some(sealer) => {
             let coded = sealer.open(head, body, &what)?;
-            codec.decode(head[9], &coded, declared, plain, &what)
+            codec.decode_start(head[9], &coded, declared, needed, plain, &what)
         }
     }
 }
@@ -594,7 +610,7 @@ mod tests {
                 let place = pack.table.blocks[number];
                 let stored = bytes.read_at(place.offset, place.stored_len as usize)?;
                 let mut plain = Vec::new();
-                pack.decode_block(sealer.as_ref(), number, &stored, &mut codec, &mut plain)?;
+                pack.decode_block(sealer.as_ref(), number, &stored, usize::MAX, &mut codec, &mut plain)?;
                 Ok(plain)
             })
             .collect()

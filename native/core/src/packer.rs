@@ -33,6 +33,8 @@ pub struct Settings {
     pub meta_pack_bytes: u64,
     /// zstd level; 0 for none.
     pub level: i32,
+    /// Ids of this session held in memory; above it, those of finished packs are left to the index.
+    pub claimed_max: usize,
     /// The index knows nothing, so it need not be asked.
     pub index_empty: bool,
     /// Everything but writing.
@@ -63,8 +65,8 @@ const ARENA_BYTES: usize = 4 << 20;
 const ARENA_CHUNKS: usize = 1024;
 const SHARDS: usize = 64;
 const DATA_SLOTS: usize = 4;
-/// Above this many claimed ids, those of finished packs are left to the index.
-const CLAIMED_MAX: usize = 1_000_000;
+/// A good `claimed_max`: 9 MB, and the shards do not double.
+pub const CLAIMED_MAX: usize = 200_000;
 /// Packs being made durable at once; further ones wait.
 const FINISHING_MAX: usize = 4;
 /// Written bytes after which the kernel is asked to begin writing back.
@@ -95,10 +97,16 @@ pub struct Packer {
     ask: AtomicBool,
     data: Vec<Mutex<Option<OpenPack>>>,
     meta: Vec<Mutex<Option<OpenPack>>>,
-    finishing: Mutex<Vec<JoinHandle<Result<Durable>>>>,
+    finishing: Mutex<Vec<Finishing>>,
     written: Mutex<Written>,
     used: Mutex<HashSet<u32>>,
     temporary: AtomicU64,
+}
+
+/// A pack that is being made durable, and those of its ids that are left to the index afterwards.
+struct Finishing {
+    thread: JoinHandle<Result<Durable>>,
+    forgotten: Vec<Id>,
 }
 
 struct OpenPack {
@@ -236,38 +244,35 @@ impl Packer {
     fn close(&self, open: Option<OpenPack>) -> Result<()> {
         let Some(open) = open else { return Ok(()) };
         let (store, index) = (self.store.clone(), self.index.clone());
-        let forget = self.claimed_count.load(Relaxed) > CLAIMED_MAX;
-        if forget {
-            self.ask.store(true, Relaxed);
-        }
         let oldest = {
             let mut finishing = lock(&self.finishing);
             (finishing.len() >= FINISHING_MAX).then(|| finishing.remove(0))
         };
         if let Some(oldest) = oldest {
-            self.joined(oldest)?;
+            self.join(oldest)?;
         }
-        let ids = if forget { open.builder.ids() } else { Vec::new() };
+        let forget = self.claimed_count.load(Relaxed) > self.settings.claimed_max;
+        let forgotten = if forget { open.builder.ids() } else { Vec::new() };
         let thread = std::thread::Builder::new()
             .name("snap-pack".into())
             .spawn(move || publish(open, &store, index.as_ref()))
             .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
-        if forget {
-            // The index must know the pack before the claims go.
-            self.joined(thread)?;
-            for id in &ids {
-                if self.shard(id).remove(id) {
-                    self.claimed_count.fetch_sub(1, Relaxed);
-                }
-            }
-        } else {
-            lock(&self.finishing).push(thread);
-        }
+        lock(&self.finishing).push(Finishing { thread, forgotten });
         Ok(())
     }
 
-    fn joined(&self, thread: JoinHandle<Result<Durable>>) -> Result<()> {
+    /// Waits until a pack is durable and the index knows it.
+    fn join(&self, finishing: Finishing) -> Result<()> {
+        let thread = finishing.thread;
         let pack = thread.join().map_err(|_| Error::Internal("a pack thread panicked".into()))??;
+        if !finishing.forgotten.is_empty() {
+            self.ask.store(true, Relaxed);
+        }
+        for id in &finishing.forgotten {
+            if self.shard(id).remove(id) {
+                self.claimed_count.fetch_sub(1, Relaxed);
+            }
+        }
         let mut written = lock(&self.written);
         written.stored_bytes += pack.2;
         written.packs.push(pack);
@@ -282,8 +287,8 @@ impl Packer {
             self.close(open)?;
         }
         loop {
-            let Some(thread) = lock(&self.finishing).pop() else { break };
-            self.joined(thread)?;
+            let Some(finishing) = lock(&self.finishing).pop() else { break };
+            self.join(finishing)?;
         }
         Ok(lock(&self.written).clone())
     }
@@ -318,8 +323,8 @@ impl Packer {
                 let _ = std::fs::remove_file(&open.path);
             }
         }
-        for thread in lock(&self.finishing).drain(..) {
-            let _ = thread.join();
+        for finishing in lock(&self.finishing).drain(..) {
+            let _ = finishing.thread.join();
         }
     }
 
@@ -544,4 +549,49 @@ fn verify(packer: &Packer, class: Class, decoded: &[u8], chunks: &[(Id, u32)]) -
         start += *len as usize;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{noise, MapIndex};
+
+    #[test]
+    fn nothing_is_stored_twice_when_claims_are_left_to_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["tmp", "data", "meta"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let settings = Settings {
+            session: [1; 16],
+            block_bytes: 16 << 10,
+            meta_block_bytes: 16 << 10,
+            data_pack_bytes: 64 << 10,
+            meta_pack_bytes: 64 << 10,
+            level: 3,
+            claimed_max: 100,
+            index_empty: true,
+            dry_run: false,
+        };
+        let (keys, index) = (Arc::new(Keys::plain([1; 16])), Arc::new(MapIndex::default()));
+        let packer = Packer::new(dir.path(), keys.clone(), index.clone(), settings, Arc::default());
+        let mut lane = packer.lane().unwrap();
+        for round in 0..2 {
+            for n in 0..1000 {
+                let data = noise(n, 1000);
+                let start = lane.arena.len();
+                lane.arena.extend_from_slice(&data);
+                lane.offer(Class::Small, keys.chunk_id(&data), start..start + data.len());
+                if n % 50 == 49 {
+                    lane.settle(&packer).unwrap();
+                }
+            }
+            let held = packer.claimed_count.load(Relaxed);
+            assert!(held < 600, "{held} ids are held in round {round}");
+        }
+        let written = packer.finish(vec![lane]).unwrap();
+        assert_eq!(written.new_chunks, 1000);
+        assert!(written.packs.len() > 10);
+        assert_eq!(index.places.lock().unwrap().len(), 1000);
+    }
 }

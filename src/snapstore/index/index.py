@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     Tables = dict[bytes, lmdb._Database]
 
 VERSION = b"1"
-BATCH = 10_000
+BATCH = 4_000
 """Records of a transaction: in a large index each dirties a page of its own, so this bounds memory
-(40 MB).
+(16 MB).
 """
 
 UNKNOWN = bytes(16)

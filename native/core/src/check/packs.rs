@@ -237,7 +237,7 @@ impl Check<'_> {
             (end, chunks) = (place.offset + u64::from(place.stored_len), inside.end);
             let decoded = file.read_at(place.offset, place.stored_len as usize).and_then(|stored| {
                 hasher.update(&stored);
-                pack.decode_block(sealer.as_ref(), number, &stored, &mut codec, &mut plain)
+                pack.decode_block(sealer.as_ref(), number, &stored, usize::MAX, &mut codec, &mut plain)
             });
             match decoded {
                 Ok(()) => self.check_ids(pack, &plain, inside, number, what, faults),

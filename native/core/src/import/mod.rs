@@ -144,7 +144,7 @@ impl Import<'_> {
                 Ok(())
             }
             Task::Batch(batch) => self.store_batch(lane, batch),
-            Task::Segment(segment) => segment.run(self.packer, lane),
+            Task::Segment(segment) => segment.run(self.packer, self.chunker, lane),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::node::{
 use crate::packer::Lane;
 use crate::progress::add;
 use crate::reader::lock;
-use crate::source::is_kept;
+use crate::source::{self, is_kept};
 use crate::take::{Taken, SHARED_FILE};
 use crate::tar::{self, Block, Fault, Pax, Stretch};
 
@@ -433,7 +433,11 @@ impl<'a, 'b> Parser<'a, 'b> {
             content.append(input, out, start + known as u64, len - known)
         };
         let large = LargeFile::new(self.import.packer, self.import.chunker, self.import);
-        let list = large.take_once(lane, stored.size, &stored.holes, &head, &mut append)?;
+        let list =
+            large.take_once(lane, stored.size, &stored.holes, &head, &mut append).map_err(|fault| match fault {
+                source::Fault::Fatal(error) => error,
+                source::Fault::Source(error) => Error::io("read", "an archive", &error),
+            })?;
         Ok(content_of(list))
     }
 }

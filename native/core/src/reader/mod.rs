@@ -49,6 +49,18 @@ impl Domain {
     }
 }
 
+/// How much of a block is decoded for what is wanted of it.
+#[derive(Clone, Copy)]
+enum Extent {
+    /// All: its neighbours will be wanted too.
+    Whole,
+    /// Up to its end.
+    AsNeeded,
+}
+
+/// Reads of at most this many bytes decode blocks only as far as needed: they may be random.
+const SMALL_READ: usize = 128 << 10;
+
 /// Reads a store. Threads may share it. Wrong bytes are never returned: what cannot be verified is an error that names it.
 ///
 /// Memory is bounded: decoded blocks by `cache_bytes`, tables loaded ahead and open packs by constants.
@@ -106,12 +118,16 @@ impl Reader {
 
     /// Chunk `id`.
     pub fn chunk(&self, id: &Id) -> Result<Slice> {
-        self.fetch(id, Domain::Chunk)
+        self.fetch(id, Domain::Chunk, Extent::Whole)
     }
 
-    /// Chunk `id`, which must have `len` bytes.
+    /// Chunk `chunk.id`, which must have `chunk.len` bytes.
     pub(crate) fn chunk_of(&self, chunk: &Chunk) -> Result<Slice> {
-        let slice = self.chunk(&chunk.id)?;
+        self.chunk_in(chunk, Extent::Whole)
+    }
+
+    fn chunk_in(&self, chunk: &Chunk, extent: Extent) -> Result<Slice> {
+        let slice = self.fetch(&chunk.id, Domain::Chunk, extent)?;
         if slice.len() as u64 != chunk.len {
             return Err(Error::Damaged(format!("chunk {} has another length than the tree says", chunk.id)));
         }
@@ -120,7 +136,7 @@ impl Reader {
 
     /// The bytes of node `id`.
     pub fn node(&self, id: &Id) -> Result<Slice> {
-        self.fetch(id, Domain::Node)
+        self.fetch(id, Domain::Node, Extent::Whole)
     }
 
     /// True when `data` is what `id`, the id of a chunk, names.
@@ -128,9 +144,9 @@ impl Reader {
         self.keys.chunk_id(data) == *id
     }
 
-    fn fetch(&self, id: &Id, domain: Domain) -> Result<Slice> {
+    fn fetch(&self, id: &Id, domain: Domain, extent: Extent) -> Result<Slice> {
         let first = self.places.find(std::slice::from_ref(id))?[0];
-        let failure = match first.map(|place| self.fetch_at(id, domain, &place)) {
+        let failure = match first.map(|place| self.fetch_at(id, domain, &place, extent)) {
             Some(Ok(slice)) => return Ok(slice),
             Some(Err(error)) => Some(error),
             None => None,
@@ -140,7 +156,7 @@ impl Reader {
             self.packs.forget(&self.places.pack_name(place.pack));
         }
         for place in self.places.others(id, first)? {
-            if let Ok(slice) = self.fetch_at(id, domain, &place) {
+            if let Ok(slice) = self.fetch_at(id, domain, &place, extent) {
                 return Ok(slice);
             }
         }
@@ -151,11 +167,16 @@ impl Reader {
         })
     }
 
-    fn fetch_at(&self, id: &Id, domain: Domain, place: &Place) -> Result<Slice> {
+    fn fetch_at(&self, id: &Id, domain: Domain, place: &Place, extent: Extent) -> Result<Slice> {
         let name = self.places.pack_name(place.pack);
-        let block = self.packs.block(&name, u32::from(place.block))?;
         let start = place.offset();
-        let slice = Slice::new(block, start..start + place.len());
+        let end = start + place.len();
+        let needed = match extent {
+            Extent::Whole => usize::MAX,
+            Extent::AsNeeded => end,
+        };
+        let block = self.packs.block(&name, u32::from(place.block), needed)?;
+        let slice = Slice::new(block, start..end);
         let is_right = |slice: &Slice| match domain {
             Domain::Chunk => self.keys.chunk_id(slice) == *id,
             Domain::Node => self.keys.node_id(slice) == *id,
@@ -237,6 +258,7 @@ impl Reader {
 
     fn read_runs(&self, mut runs: Runs, total: u64, start: u64, end: u64) -> Result<Vec<u8>> {
         let wanted = (end - start) as usize;
+        let extent = if wanted <= SMALL_READ { Extent::AsNeeded } else { Extent::Whole };
         let mut out = Vec::new();
         out.try_reserve_exact(wanted)
             .map_err(|_| Error::Invalid(format!("{wanted} bytes are too many to read at once")))?;
@@ -257,7 +279,7 @@ impl Reader {
             for (chunk, inside) in parts {
                 match chunk.id {
                     ZERO_ID => out.resize(out.len() + inside.len(), 0),
-                    _ => out.extend_from_slice(&self.chunk_of(&chunk)?[inside]),
+                    _ => out.extend_from_slice(&self.chunk_in(&chunk, extent)?[inside]),
                 }
             }
         }

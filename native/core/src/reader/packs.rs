@@ -32,9 +32,11 @@ struct OpenPack {
     sealer: Option<Sealer>,
 }
 
-/// The plaintext of a block. Its memory is used again for another.
+/// The plaintext of a block, or the beginning of it. Its memory is used again for another.
 pub(crate) struct Block {
     plain: Vec<u8>,
+    /// Of the whole block.
+    plain_len: usize,
     spare: Arc<Spare<Vec<u8>>>,
 }
 
@@ -160,11 +162,15 @@ impl Packs {
         })
     }
 
-    /// The decoded block `number` of pack `name`. Its checksum was checked when it was read, the ids in it were not.
-    pub(crate) fn block(&self, name: &PackName, number: u32) -> Result<Arc<Block>> {
-        self.blocks.get((*name, number), || {
+    /// The decoded block `number` of pack `name`: at least its first `needed` bytes, or all of it when it is shorter. Its
+    /// checksum was checked when it was read, the ids in it were not.
+    pub(crate) fn block(&self, name: &PackName, number: u32, needed: usize) -> Result<Arc<Block>> {
+        let reaches = |block: &Arc<Block>| block.plain.len() >= needed.min(block.plain_len);
+        self.blocks.get_if((*name, number), reaches, |known| {
             let open = self.open(name)?;
-            let block = self.decode(&open, name, number)?;
+            // Asked again, a block is read from end to end by somebody.
+            let needed = if known { usize::MAX } else { needed };
+            let block = self.decode(&open, name, number, needed)?;
             let weight = block.plain.capacity() + 256;
             Ok((Arc::new(block), weight))
         })
@@ -175,7 +181,7 @@ impl Packs {
         self.open.remove(*name);
     }
 
-    fn decode(&self, open: &OpenPack, name: &PackName, number: u32) -> Result<Block> {
+    fn decode(&self, open: &OpenPack, name: &PackName, number: u32, needed: usize) -> Result<Block> {
         let what = || pack::name(name.0, &name.1);
         let place = open.pack.table.blocks.get(number as usize);
         let place = place.ok_or_else(|| Error::Damaged(format!("damaged pack {}: no block {number}", what())))?;
@@ -189,17 +195,24 @@ impl Packs {
             Some(scratch) => scratch,
             None => Scratch { codec: Codec::new(0)?, stored: Vec::new() },
         };
-        let done = read_block(open, &what(), number, &mut scratch, &mut plain);
+        let done = read_block(open, &what(), number, needed, &mut scratch, &mut plain);
         if scratch.stored.capacity() > MAX_SPARE_LEN {
             scratch.stored = Vec::new();
         }
         self.scratch.put(scratch);
-        let block = Block { plain, spare: self.spare.clone() };
+        let block = Block { plain, plain_len, spare: self.spare.clone() };
         done.map(|()| block)
     }
 }
 
-fn read_block(open: &OpenPack, what: &str, number: u32, scratch: &mut Scratch, plain: &mut Vec<u8>) -> Result<()> {
+fn read_block(
+    open: &OpenPack,
+    what: &str,
+    number: u32,
+    needed: usize,
+    scratch: &mut Scratch,
+    plain: &mut Vec<u8>,
+) -> Result<()> {
     let place = open.pack.table.blocks[number as usize];
     let Scratch { codec, stored } = scratch;
     let len = place.stored_len as usize;
@@ -210,7 +223,7 @@ fn read_block(open: &OpenPack, what: &str, number: u32, scratch: &mut Scratch, p
         ErrorKind::UnexpectedEof => Error::Damaged(format!("damaged pack {what}: it is cut off")),
         _ => Error::io("read", format!("pack {what}"), &e),
     })?;
-    open.pack.decode_block(open.sealer.as_ref(), number as usize, &stored[..len], codec, plain)
+    open.pack.decode_block(open.sealer.as_ref(), number as usize, &stored[..len], needed, codec, plain)
 }
 
 /// Opens a pack's file. That it is missing is damage; that it cannot be read is not.

@@ -10,8 +10,8 @@ use crate::id::Id;
 use crate::index::{Index, Location};
 use crate::pack::Pack;
 
-/// Chunks whose places are loaded ahead: what a table of 2^20 slots takes before it doubles (about 30 MB).
-pub(crate) const MAX_PRELOADED: usize = (1 << 20) / 8 * 7;
+/// Chunks whose places are loaded ahead: what a table of 2^18 slots takes before it doubles (about 8 MB).
+pub(crate) const MAX_PRELOADED: usize = (1 << 18) / 8 * 7;
 /// Answers of the index kept in each of two generations.
 const RECENT: usize = (1 << 16) / 8 * 7;
 /// Ids asked for in one call of the index.

@@ -40,12 +40,23 @@ impl<K: Copy + Eq + Hash, V: Clone> Shelf<K, V> {
     /// The value of `key`, made by `load` (value and weight) when it is not held. Threads that want the same value wait for
     /// the one that makes it. A failure is handed to its caller alone and not remembered.
     pub(crate) fn get(&self, key: K, load: impl FnOnce() -> Result<(V, usize)>) -> Result<V> {
+        self.get_if(key, |_| true, |_| load())
+    }
+
+    /// As `get`, but a value that is held and does not `fit` is replaced. `load` is told whether that is so.
+    pub(crate) fn get_if(
+        &self,
+        key: K,
+        fits: impl Fn(&V) -> bool,
+        load: impl FnOnce(bool) -> Result<(V, usize)>,
+    ) -> Result<V> {
         let cell = lock(&self.state).touch(key);
         let mut content = lock(&cell);
-        if let Some(value) = &*content {
-            return Ok(value.clone());
+        match &*content {
+            Some(value) if fits(value) => return Ok(value.clone()),
+            _ => {}
         }
-        match load() {
+        match load(content.is_some()) {
             Ok((value, weight)) => {
                 *content = Some(value.clone());
                 drop(content);
@@ -80,10 +91,12 @@ impl<K: Copy + Eq + Hash, V> State<K, V> {
     /// Notes what a value weighs, and makes room. It may be gone already: then nothing is owed.
     fn weigh(&mut self, key: K, cell: &Arc<Mutex<Option<V>>>, weight: usize, max_weight: usize) {
         match self.held.get_mut(&key) {
-            Some(held) if Arc::ptr_eq(&held.cell, cell) => held.weight = weight,
+            Some(held) if Arc::ptr_eq(&held.cell, cell) => {
+                self.weight = self.weight - held.weight + weight;
+                held.weight = weight;
+            }
             _ => return,
         }
-        self.weight += weight;
         while self.weight > max_weight && self.order.len() > 1 {
             let oldest = self.order.first_key_value().map(|(_, key)| *key);
             oldest.into_iter().for_each(|key| self.remove(key));
@@ -129,6 +142,18 @@ mod tests {
         get(2).unwrap();
         assert_eq!(loads.load(SeqCst), 5);
         assert_eq!(lock(&shelf.state).weight, 30);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_replaced_and_weighed_anew() {
+        let shelf: Shelf<u32, u32> = Shelf::new(100);
+        let at_least = |wanted: u32| {
+            shelf.get_if(7, |have| *have >= wanted, |known| Ok((wanted, if known { 30 } else { 10 }))).unwrap()
+        };
+        assert_eq!([at_least(3), at_least(2), at_least(5), at_least(4)], [3, 3, 5, 5]);
+        assert_eq!(lock(&shelf.state).weight, 30);
+        assert!(shelf.get_if(7, |_| false, |_| Err(Error::damaged("x"))).is_err());
+        assert_eq!(lock(&shelf.state).weight, 0);
     }
 
     #[test]

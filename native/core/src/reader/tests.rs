@@ -45,6 +45,22 @@ fn content_is_read_at_any_offset() {
 }
 
 #[test]
+fn small_reads_in_any_order_decode_blocks_only_as_far_as_needed() {
+    for mut store in [TestStore::new(), TestStore::sealed()] {
+        let data: Vec<u8> = noise(1, 1_500_000).into_iter().flat_map(|byte| [byte, 0]).collect();
+        let file = store.file("f", &data);
+        let reader = store.reader();
+        let places = noise(2, 800);
+        for place in places.chunks(4) {
+            let at = u32::from_le_bytes(place.try_into().unwrap()) as usize % data.len();
+            let end = (at + 5000).min(data.len());
+            assert_eq!(reader.read(&file, at as u64, 5000).unwrap(), &data[at..end]);
+        }
+        assert_eq!(reader.read(&file, 0, u64::MAX).unwrap(), data);
+    }
+}
+
+#[test]
 fn directories_are_listed_and_searched() {
     let mut store = TestStore::new();
     let entries: Vec<Entry> = (0..5000).map(|n| store.file(&format!("f{n:05}"), &noise(n, 10))).collect();

@@ -211,15 +211,15 @@ impl Run<'_> {
     fn read_stream(&self, lane: &mut Lane, stream: BorrowedFd) -> Read<(u64, Content)> {
         let mut first = vec![0; SEGMENT];
         let got = source::read_stream(stream, &mut first, &|| self.check())?;
-        self.read(got as u64);
         first.truncate(got);
         if got < SEGMENT {
+            self.read(got as u64);
             let start = lane.arena.len();
             lane.arena.extend_from_slice(&first);
             return Ok((got as u64, self.arena_content(lane, start, &[])?));
         }
         let large = LargeFile::new(self.packer, self.chunker, self);
-        let (list, size) = large.take_stream(lane, stream, first)?;
+        let (list, size) = large.take_stream(lane, stream, &first)?;
         Ok((size, content_of(list)))
     }
 }

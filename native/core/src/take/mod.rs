@@ -356,7 +356,7 @@ impl<'a> Run<'a> {
                 self.read_into_row(lane, &dir, at, known)?;
                 self.part_done(lane, dir)
             }
-            Task::Segment(segment) => segment.run(self.packer, lane),
+            Task::Segment(segment) => segment.run(self.packer, self.chunker, lane),
             Task::Open(file, entry) => self.take_open(lane, file, entry),
         }
     }
@@ -370,7 +370,7 @@ impl Crew for Run<'_> {
     fn help(&self, lane: &mut Lane) -> Result<bool> {
         let Some(task) = self.queue.take_urgent() else { return Ok(false) };
         let done = match task {
-            Task::Segment(segment) => segment.run(self.packer, lane),
+            Task::Segment(segment) => segment.run(self.packer, self.chunker, lane),
             _ => Err(Error::Internal("only segments are urgent".into())),
         };
         self.queue.finished();
