@@ -120,6 +120,31 @@ def image_create(bench: Bench) -> None:
         _create(bench, "second version", STORES, data.live, size)
 
 
+def random_reads(bench: Bench) -> None:
+    """Small reads at random places of the image, at the default block size and a smaller one."""
+    data = datasets.image(bench.work)
+    _start(bench, data)
+    snap = PEERS["snap"]
+    assert isinstance(snap, Snap)
+    places = {}
+    for step, options in (("1 MiB blocks", ()), ("256 KiB blocks", ("--block-bytes", "262144"))):
+        place = places[step] = Place(bench.shared_place(snap).root / step.replace(" ", "-"))
+        place.root.mkdir(parents=True)
+        bench.prepare(snap.init(place, *options))
+        bench.prepare(snap.create(place, data.live, "first"))
+    for number in bench.runs():
+        for step, place in places.items():
+            command = (sys.executable, "-m", "benchmarks.random_reads", str(place.store))
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                bench.failures.append(step)
+                continue
+            spent = json.loads(done.stdout)
+            for name, share in (("median", 0.5), ("99 %", 0.99)):
+                wall = spent[int(len(spent) * share)]
+                bench.add(Record(f"{step}, {name}", targets.OURS, number, wall))
+
+
 def blob_create(bench: Bench) -> None:
     data = datasets.blob(bench.work)
     for _ in bench.runs():
@@ -328,6 +353,17 @@ CASES = (
             targets.smaller("second version", 3),
             targets.smaller_with_caches("second version", 3),
             targets.memory("create"),
+        ),
+        data="image",
+    ),
+    Case(
+        "random-reads",
+        "4 KiB at 3,000 random places of the image, each from a block not yet in memory",
+        ("snap",),
+        random_reads,
+        (
+            targets.milliseconds("1 MiB blocks, median", 0.7),
+            targets.milliseconds("256 KiB blocks, median", 0.35),
         ),
         data="image",
     ),

@@ -128,8 +128,8 @@ class Snap(Peer):
         argv = (*self.command, "-s", str(place.store), *map(str, arguments))
         return Command(argv, place.environment)
 
-    def init(self, place: Place) -> Command:
-        return self._run(place, "init")
+    def init(self, place: Place, *options: str) -> Command:
+        return self._run(place, "init", *options)
 
     def create(self, place: Place, source: Path, name: str) -> Command:
         source_arguments = ("--image", source) if source.suffix == ".img" else (source,)

@@ -191,6 +191,8 @@ def _number(value: float) -> str:
     """Three figures, and no fewer than the whole part."""
     if abs(value) >= 100:
         return f"{value:.0f}"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.5f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 

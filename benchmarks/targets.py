@@ -70,6 +70,10 @@ def seconds(step: str, bound: float) -> Target:
     return Target(f"{step}: time", lambda run: run[step, OURS].wall, bound, False, "s")
 
 
+def milliseconds(step: str, bound: float) -> Target:
+    return Target(f"{step}: time", lambda run: run[step, OURS].wall * 1e3, bound, False, "ms")
+
+
 def throughput(step: str, bound: float) -> Target:
     """Gigabytes of data a second."""
     return Target(

@@ -21,6 +21,8 @@ const MAX_OPEN: usize = 128;
 const OPEN_WEIGHT: usize = MAX_BLOCKS / 8;
 /// Buffers of dropped blocks kept for the next ones: fresh memory costs a page fault every 4 KiB.
 const SPARE_BUFFERS: usize = 8;
+/// Buffers of blocks have multiples of this many bytes, so that most are alike: odd sizes leave gaps in the heap.
+const GRAIN: usize = 64 << 10;
 const MAX_SPARE_LEN: usize = 2 << 20;
 
 pub(crate) type PackName = (Kind, Id);
@@ -189,8 +191,8 @@ impl Packs {
         if plain_len > MAX_BLOCK_PLAIN {
             return Err(Error::Damaged(format!("damaged pack {}: block {number} is too long", what())));
         }
-        let fits = |b: &Vec<u8>| b.capacity() >= plain_len && b.capacity() <= plain_len * 2 + 65_536;
-        let mut plain = self.spare.take_if(fits).unwrap_or_else(|| Vec::with_capacity(plain_len));
+        let fits = |b: &Vec<u8>| (plain_len..=plain_len * 2 + GRAIN).contains(&b.capacity());
+        let mut plain = self.spare.take_if(fits).unwrap_or_else(|| Vec::with_capacity(plain_len.next_multiple_of(GRAIN)));
         let mut scratch = match self.scratch.take_if(|_| true) {
             Some(scratch) => scratch,
             None => Scratch { codec: Codec::new(0)?, stored: Vec::new() },
