@@ -202,7 +202,7 @@ impl Pipe {
 }
 
 /// The other workers, as a cutter sees them.
-pub trait Crew {
+pub trait Helpers {
     /// Gives a segment to whoever is free.
     fn hand_out(&self, segment: Segment);
     /// Does one waiting segment itself; false when there was none.
@@ -224,7 +224,7 @@ pub type Append<'a> = dyn FnMut(&mut Vec<u8>, u64, usize) -> Result<()> + 'a;
 pub struct LargeFile<'a> {
     packer: &'a Packer,
     chunker: &'a Chunker,
-    crew: &'a dyn Crew,
+    helpers: &'a dyn Helpers,
     pipe: Arc<Pipe>,
     issued: u64,
     collected: u64,
@@ -236,11 +236,11 @@ pub struct LargeFile<'a> {
 }
 
 impl<'a> LargeFile<'a> {
-    pub fn new(packer: &'a Packer, chunker: &'a Chunker, crew: &'a dyn Crew) -> LargeFile<'a> {
+    pub fn new(packer: &'a Packer, chunker: &'a Chunker, helpers: &'a dyn Helpers) -> LargeFile<'a> {
         LargeFile {
             packer,
             chunker,
-            crew,
+            helpers,
             pipe: Arc::default(),
             issued: 0,
             collected: 0,
@@ -279,7 +279,7 @@ impl<'a> LargeFile<'a> {
             let want = (span.end - at).min(SEGMENT as u64) as usize;
             let mut data = self.begin_segment();
             let got = source::append_at(file, &mut data, want, at)?;
-            self.crew.read(got as u64);
+            self.helpers.read(got as u64);
             at += got as u64;
             let last = at == span.end || got < want;
             self.issue(lane, data, cutter, last)?;
@@ -298,9 +298,9 @@ impl<'a> LargeFile<'a> {
             let mut data = self.begin_segment();
             let kept = data.len();
             data.resize(kept + SEGMENT, 0);
-            let got = source::read_stream(stream, &mut data[kept..], &|| self.crew.check())?;
+            let got = source::read_stream(stream, &mut data[kept..], &|| self.helpers.check())?;
             data.truncate(kept + got);
-            self.crew.read(got as u64);
+            self.helpers.read(got as u64);
             self.issue(lane, data, cutter, got < SEGMENT)?;
             if got < SEGMENT {
                 let size = self.size;
@@ -330,7 +330,7 @@ impl<'a> LargeFile<'a> {
                 let want = (span.end - at).min(SEGMENT as u64) as usize;
                 let mut data = self.begin_segment();
                 append(&mut data, at, want)?;
-                self.crew.read(want as u64);
+                self.helpers.read(want as u64);
                 at += want as u64;
                 self.issue(lane, data, cutter, at == span.end)?;
             }
@@ -353,19 +353,19 @@ impl<'a> LargeFile<'a> {
             return Ok(());
         }
         self.size += cut as u64;
-        self.crew.check()?;
-        self.collect(lane, self.crew.allowance())?;
-        self.crew.hand_out(Segment { data, pieces, number: self.issued, pipe: self.pipe.clone() });
+        self.helpers.check()?;
+        self.collect(lane, self.helpers.allowance())?;
+        self.helpers.hand_out(Segment { data, pieces, number: self.issued, pipe: self.pipe.clone() });
         self.issued += 1;
         Ok(())
     }
 
     fn issue_zeros(&mut self, lane: &mut Lane, len: u64) -> Result<()> {
-        self.collect(lane, self.crew.allowance())?;
+        self.collect(lane, self.helpers.allowance())?;
         self.pipe.deliver(self.issued, vec![Chunk { len, id: ZERO_ID }]);
         self.issued += 1;
         self.size += len;
-        self.crew.skipped(len);
+        self.helpers.skipped(len);
         Ok(())
     }
 
@@ -384,8 +384,8 @@ impl<'a> LargeFile<'a> {
             if self.issued - self.collected <= left {
                 return Ok(());
             }
-            self.crew.check()?;
-            if !self.crew.help(lane)? {
+            self.helpers.check()?;
+            if !self.helpers.help(lane)? {
                 self.pipe.wait(self.collected);
             }
         }

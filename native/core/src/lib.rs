@@ -1,7 +1,7 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, select, walk → take,
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, select, walk → crew → take,
 //! import, restore, export, check, diff, live, find, lookup, usage.
 
 pub mod bytes;
@@ -10,6 +10,7 @@ pub mod check;
 pub mod chunker;
 pub mod compress;
 pub mod content;
+pub mod crew;
 pub mod diff;
 pub mod error;
 pub mod export;

@@ -4,7 +4,7 @@ use super::input::Input;
 use super::tree::Tree;
 use super::{Batch, Import, Imported, MAX_NAMES};
 use crate::chunker::HEAD_LEN;
-use crate::content::{cut_arena, Crew, LargeFile};
+use crate::content::{cut_arena, LargeFile};
 use crate::error::{show, Error, Result};
 use crate::node::{
     self, content_of, Content, Directory, Entry, Hole, List, Sequence, What, XattrSet, Xattrs, MAX_XATTRS_LEN,
@@ -402,7 +402,7 @@ impl<'a, 'b> Parser<'a, 'b> {
         let start = self.batch.data.len();
         let mut content = Expanded { map: &stored.map, next: 0 };
         content.append(&mut self.input, &mut self.batch.data, 0, stored.size as usize)?;
-        self.import.read(stored.len);
+        self.import.crew.read(stored.len);
         self.batch.files.push((node, start..self.batch.data.len(), stored.holes));
         if self.batch.data.len() >= BATCH_BYTES || self.batch.files.len() >= BATCH_FILES {
             self.flush(lane)?;
