@@ -283,7 +283,7 @@ class Store:
         makes the series, so that an archive recorded as /srv/app follows the creates of /srv/app.
         All else as for `create`. The last of several members of a name counts. Names are taken
         below the root: leading slashes mean nothing, `..` is refused. Nothing is written but to the
-        store.
+        store. A file whose ACL has no meaning here is taken without it and listed as `unreadable`.
 
         Raises ArchiveInvalid (cut off, damaged, hostile; then there is no snapshot),
         SourceNotFound, SourceUnreadable, and what `create` raises.

@@ -1,9 +1,10 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, select, walk → crew → take,
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk → crew → take,
 //! import, restore, export, check, diff, live, find, lookup, usage.
 
+pub mod acl;
 pub mod bytes;
 pub mod cache;
 pub mod check;

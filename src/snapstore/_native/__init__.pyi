@@ -5,7 +5,7 @@ which Python polls; the interpreter lock is never held while bytes move. Errors 
 """
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar, final, type_check_only
 
 _T_co = TypeVar("_T_co", covariant=True)
@@ -566,6 +566,9 @@ class ImportResult:
     @property
     def groups(self) -> list[tuple[int, bytes]]: ...
 
-def import_tar(writer: Writer, fd: int, *, head: bytes = ...) -> Task[ImportResult]:
+def import_tar(
+    writer: Writer, fd: int, *, number_of: Callable[[str, bytes], int | None], head: bytes = ...
+) -> Task[ImportResult]:
     """Takes a tar archive, uncompressed, from `fd` (not closed), behind `head`, which was read already, as one root.
-    Raises ArchiveInvalid, SourceUnreadable."""
+    `number_of(kind, name)`: the number of a `user` or `group` that an ACL names, None when there is none; it must not fail.
+    What is read but for its ACL is among `unreadable`. Raises ArchiveInvalid, SourceUnreadable."""

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use crate::acl::Kind;
 use crate::chunker::{Chunker, IN_PLACE_MAX};
 use crate::content::{cut_arena, Helpers, Segment};
 use crate::crew::{self, Crew, Job};
@@ -30,6 +31,9 @@ use tree::Tree;
 pub const MAX_TREE_BYTES: usize = 1 << 30;
 /// Names of users and of groups that are kept.
 const MAX_NAMES: usize = 10_000;
+
+/// The number of a user or group of this machine.
+pub type Numbers = dyn Fn(Kind, &[u8]) -> Option<u32> + Sync;
 
 /// A root that was imported, and the names of owners that the archive gave.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +64,7 @@ impl From<Segment> for Task {
 struct Import<'a> {
     packer: &'a Packer,
     chunker: &'a Chunker,
+    numbers: &'a Numbers,
     crew: Crew<'a, Task>,
     /// Batches handed out and not done.
     under_way: Mutex<usize>,
@@ -70,17 +75,19 @@ struct Import<'a> {
     parsed: Mutex<Option<(Tree, Imported)>>,
 }
 
-/// Imports what can be read from `input` behind `head`, which was read already.
+/// Imports what can be read from `input` behind `head`, which was read already. `numbers`: what names in ACLs mean.
 pub fn import_tar(
     packer: &Packer,
     chunker: &Chunker,
     lanes: &mut [Lane],
     input: OwnedFd,
     head: Vec<u8>,
+    numbers: &Numbers,
 ) -> Result<Imported> {
     let import = Import {
         packer,
         chunker,
+        numbers,
         crew: Crew::new(packer, lanes.len()),
         under_way: Mutex::new(0),
         batch_done: Condvar::new(),
@@ -95,6 +102,7 @@ pub fn import_tar(
     tree.store(packer, &mut lanes[0], &mut imported.taken)?;
     lanes[0].settle(packer)?;
     imported.taken.kind = "directory";
+    imported.taken.unreadable.sort();
     imported.taken.read_bytes = import.crew.read_bytes();
     imported.taken.packs = packer.take_used();
     Ok(imported)

@@ -31,7 +31,7 @@ mod walk;
 pub(crate) use file::SHARED_FILE;
 
 /// Paths listed in a result; more are only counted.
-const MAX_LISTED: usize = 10_000;
+pub(crate) const MAX_LISTED: usize = 10_000;
 /// An entry touched within so much time of its reading is read again next time: file systems' clocks are that coarse.
 const RACY_NANOS: i128 = 2_000_000_000;
 
