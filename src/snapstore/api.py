@@ -448,9 +448,16 @@ class Store:
         )
 
     def diff_directory(
-        self, ref: str, directory: Path_, *, ignore: Sequence[str] = (), content: bool = False
+        self,
+        ref: str,
+        directory: Path_,
+        *,
+        ignore: Sequence[str] = (),
+        content: bool = False,
+        all: bool = False,
     ) -> Iterator[Change]:
-        """Differences of what is on disk from a snapshot, sorted by path.
+        """Differences of what is on disk from a snapshot, sorted by path. What its rules leave out
+        is not added, but with `all`.
 
         A directory that lies in what the snapshot took is compared with its own place in it; any
         other as `restore` would fill it: with the single root, or with each root at its path below
@@ -470,6 +477,7 @@ class Store:
             os.fsencode(directory),
             ignore=ignore,
             content=content,
+            all=all,
         )
 
     def find(

@@ -1,4 +1,4 @@
-"""Patterns mean what they mean to git, and explanations agree with what is taken."""
+"""Patterns mean what they mean to git; explanations and comparisons agree with what is taken."""
 
 import os
 import shutil
@@ -101,7 +101,7 @@ def test_git_ignores_the_same(files, top_lines, below_lines):
     st.lists(st.integers(0, 7), max_size=3),
     st.booleans(),
 )
-def test_explanations_agree_with_what_is_taken(files, lines, ignores, picks, only_listed):
+def test_explanations_and_comparisons_agree(files, lines, ignores, picks, only_listed):
     with tempfile.TemporaryDirectory() as place:
         top = os.path.join(place, "top")
         os.mkdir(top)
@@ -116,5 +116,10 @@ def test_explanations_agree_with_what_is_taken(files, lines, ignores, picks, onl
                 path for path in made
                 if store.explain(path, *roots, listed=listed, exclude=lines).taken
             }  # fmt: skip
+            new = [
+                one for root in result.snapshot.roots
+                for one in store.diff_directory(result.snapshot.id, root.path)
+            ]  # fmt: skip
+    assert new == []
     assert said == found & set(made)
     assert set(listed) <= said

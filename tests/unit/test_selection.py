@@ -265,7 +265,7 @@ def test_only_what_is_listed(store, top):
     assert taken(store, result, top) == {"b.c", "sub/deep/x", "cache/y/z"}
     assert folders(store, result, top) == {"", "/sub", "/sub/deep", "/cache", "/cache/y"}
     assert result.excluded == 0 and not result.partial
-    assert result.snapshot.rules == {"listed": 3}
+    assert result.snapshot.rules == {"listed": 3, "only_listed": str(top)}
 
 
 def test_what_is_listed_is_never_left_out(store, top):

@@ -41,8 +41,9 @@ struct Entry {
 pub struct Acl(Vec<Entry>);
 
 impl Acl {
-    /// Reads text as GNU tar, star and bsdtar write it: `user:ann:rw-:1001` and the like, between commas or newlines, with `#`
-    /// comments. `number` tells the number of a name; an entry's own fourth field is better. Or why it has no meaning.
+    /// Reads text as GNU tar, star and bsdtar write it: `user:ann:rw-:1001` and the like, between commas or newlines,
+    /// with `#` comments. `number` tells the number of a name; an entry's own fourth field is better. Or why it has no
+    /// meaning.
     pub fn parse(text: &[u8], mut number: impl FnMut(Kind, &[u8]) -> Option<u32>) -> Result<Acl, String> {
         let mut entries = Vec::new();
         for part in text.split(|b| matches!(b, b',' | b'\n')) {
@@ -293,7 +294,10 @@ mod tests {
         }
 
         #[test]
-        fn anything_may_stand_in_an_acl(bytes in proptest::collection::vec(any::<u8>(), 0..80), text in "[ugmo:rwx,7\\\\0-3#]{0,60}") {
+        fn anything_may_stand_in_an_acl(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+            text in "[ugmo:rwx,7\\\\0-3#]{0,60}",
+        ) {
             let _ = Acl::decode(&bytes);
             let _ = Acl::parse(&bytes, number);
             let _ = Acl::parse(text.as_bytes(), number);

@@ -1,8 +1,8 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk → crew → take,
-//! import, restore, export, check, diff, live, find, lookup, usage.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk →
+//! crew → take, import, restore, export, check, diff, live, find, lookup, usage.
 
 pub mod acl;
 pub mod bytes;

@@ -461,7 +461,9 @@ class TreeDiff(Iterator[list[_Change]]):
 
 @final
 class DirectoryDiff(Iterator[list[_Change]]):
-    """Differences of what is on disk at `path` from `entry`, whose path is shown as `shown`. Contents are compared where
+    """Differences of what is on disk at `path` from `entry`, whose path is shown as `shown`. What `selection` leaves out
+    is not said to be new, nor anything unless `whole`. `below`: the path from the root, where rules count from; `root`:
+    where that is on disk, if it is, for ignore files on the way. Contents are compared where
     the size is the same but the time is not; with `content` wherever the size is. No link is followed; nothing but
     directories and regular files is opened. Raises SourceNotFound when `path` itself cannot be read."""
 
@@ -472,6 +474,10 @@ class DirectoryDiff(Iterator[list[_Change]]):
         entry: Entry,
         path: bytes,
         *,
+        below: bytes = ...,
+        root: bytes | None = None,
+        selection: Selection | None = None,
+        whole: bool = True,
         ignore: Sequence[str] = ...,
         content: bool = False,
     ) -> DirectoryDiff: ...
@@ -570,5 +576,5 @@ def import_tar(
     writer: Writer, fd: int, *, number_of: Callable[[str, bytes], int | None], head: bytes = ...
 ) -> Task[ImportResult]:
     """Takes a tar archive, uncompressed, from `fd` (not closed), behind `head`, which was read already, as one root.
-    `number_of(kind, name)`: the number of a `user` or `group` that an ACL names, None when there is none; it must not fail.
-    What is read but for its ACL is among `unreadable`. Raises ArchiveInvalid, SourceUnreadable."""
+    `number_of(kind, name)`: the number of a `user` or `group` that an ACL names, None when there is none; it must not
+    fail. What is read but for its ACL is among `unreadable`. Raises ArchiveInvalid, SourceUnreadable."""

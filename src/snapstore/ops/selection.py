@@ -2,8 +2,9 @@
 one path.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from snapstore import _native
 from snapstore.base import bytestext
 from snapstore.base.errors import InvalidArgument, SourceUnreadable
 from snapstore.base.units import size_bytes
+from snapstore.model.fields import take, take_bytes, take_int, take_list
 from snapstore.model.results import Explanation
 from snapstore.model.selection import PatternFile, Selection
+from snapstore.repository.open import Repository
 
 Line = tuple[bytes, bytes | None, int]
 Path_ = str | bytes | os.PathLike[str]
@@ -46,6 +49,24 @@ class Rules:
             one_file_system=selection.get("one_file_system", False),
         )
         rules.native([])  # whatever is wrong with them is said at once
+        return rules
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> "Rules":
+        """What `record` gave. Keys that this version does not know say nothing. DamagedObject,
+        InvalidArgument (a pattern that has no meaning).
+        """
+        record = dict(record)
+        limit = "exclude_larger_than"
+        rules = cls(
+            lines=tuple((line, None, 0) for line in _byte_strings(record, "exclude")),
+            ignore_files=not take(record, "no_ignore_files", int, 0),
+            caches=bool(take(record, "exclude_caches", int, 0)),
+            markers=_byte_strings(record, "exclude_if_present"),
+            larger_than=take_int(record, limit) if limit in record else None,
+            one_file_system=bool(take(record, "one_file_system", int, 0)),
+        )
+        rules.native([])
         return rules
 
     def native(self, skip: Sequence[tuple[int, int]]) -> "_native.Selection":
@@ -162,6 +183,32 @@ def _root_of(path: bytes, roots: dict[bytes, list[bytes]]) -> bytes | None:
 def _place(path: bytes, below: Sequence[bytes], *, whole: bool) -> Place:
     length = len(Place(path).prefix)
     return Place(path, tuple(one[length:] for one in below), whole)
+
+
+def listed_record(places: Sequence[Place]) -> dict[str, Any]:
+    """What was listed below these roots, for `rules` of a snapshot's record."""
+    record: dict[str, Any] = {}
+    if listed := sum(len(place.named) for place in places):
+        record["listed"] = listed
+    for place in places:
+        if not place.whole:
+            record["only_listed"] = bytestext.to_text(place.path)
+    return record
+
+
+def own_directories(repository: Repository) -> list[tuple[int, int]]:
+    """(device, inode) of the store and of what is derived from it: never taken."""
+    found = []
+    for path in (repository.path, repository.local):
+        if path is not None:
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _byte_strings(record: dict[str, Any], key: str) -> tuple[bytes, ...]:
+    return tuple(take_bytes({key: text}, key) for text in take_list(record, key, str))
 
 
 def _marker(name: str | bytes) -> bytes:

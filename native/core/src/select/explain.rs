@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::{has, Selection, Why, CACHE_TAG};
+use super::{Selection, Why, CACHE_TAG};
 use crate::error::{reason, show_path, Error, Result};
 use crate::source;
 
@@ -27,7 +28,7 @@ pub struct Explanation {
 }
 
 /// Explains `path`, relative to `root`.
-pub fn explain(root: &Path, selection: &Selection, path: &[u8]) -> Result<Explanation> {
+pub fn explain(root: &Path, selection: &Arc<Selection>, path: &[u8]) -> Result<Explanation> {
     let cannot = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => Error::SourceNotFound(format!("cannot take {}: {}", show_path(root), reason(&e))),
         _ => Error::SourceUnreadable(format!("cannot take {}: {}", show_path(root), reason(&e))),
@@ -54,14 +55,13 @@ pub fn explain(root: &Path, selection: &Selection, path: &[u8]) -> Result<Explan
             Ok(stat) => stat,
             Err(error) => return failed(&at, &error),
         };
-        let mut left = all;
-        let inside = selection.enter(&folder, || above.clone(), handle.as_fd(), &mut left);
+        let inside = selection.enter(&folder, || above.clone(), handle.as_fd(), &all);
         let (taken, why) = inside.decide(&mut scratch, name, &stat);
         let explained = explained(taken, &why, &at);
         if !taken {
             return Ok(explained);
         }
-        if !has(&left, name) {
+        if inside.is_lost(name) {
             let trouble = inside.troubles.iter().find(|(path, _)| *path == at);
             return Ok(trouble.map_or(explained, |(path, error)| failure(path, error)));
         }
@@ -121,14 +121,12 @@ fn explained(taken: bool, why: &Why, at: &[u8]) -> Explanation {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::select::named::Named;
     use crate::select::pattern::{Pattern, Rules};
 
     fn why(root: &Path, selection: &Selection, path: &str) -> (bool, &'static str, String) {
-        let said = explain(root, selection, path.as_bytes()).unwrap();
+        let said = explain(root, &Arc::new(selection.clone()), path.as_bytes()).unwrap();
         (said.taken, said.why, String::from_utf8(said.text).unwrap())
     }
 

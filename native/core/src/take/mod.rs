@@ -40,7 +40,7 @@ const RACY_NANOS: i128 = 2_000_000_000;
 pub struct Options {
     pub cache: Option<PathBuf>,
     pub new_cache: Option<PathBuf>,
-    pub selection: Selection,
+    pub selection: Arc<Selection>,
     pub ignore_inode: bool,
 }
 

@@ -177,18 +177,18 @@ impl Run<'_> {
     }
 
     /// Begins the selection among a directory's names; none for what stands around a root.
-    fn enter<'s>(
-        &'s self,
+    fn enter(
+        &self,
         dir: &Arc<Dir>,
         handle: BorrowedFd,
         names: &mut Vec<Box<[u8]>>,
         counts: &mut Taken,
-    ) -> Option<Inside<'s>> {
+    ) -> Option<Inside> {
         if dir.around {
             return None;
         }
         let mut inside = self.options.selection.enter(&dir.folder, || dir.path(), handle, names);
-        counts.excluded += inside.left_out;
+        counts.excluded += inside.keep(names);
         for (path, error) in std::mem::take(&mut inside.troubles) {
             self.unreadable(path, &error);
         }
