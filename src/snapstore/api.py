@@ -17,6 +17,7 @@ from snapstore.model.config import Config
 from snapstore.model.filters import Filter, Paths, Texts
 from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
 from snapstore.model.health import Finding, Health
+from snapstore.model.patterns import any_case
 from snapstore.model.results import (
     CheckProblem,
     CheckReport,
@@ -60,6 +61,7 @@ __all__ = [
     "Store",
     "StoreStats",
     "Stream",
+    "any_case",
     "examine",
     "init",
     "open",

@@ -23,6 +23,7 @@ def listed(snap, ref="latest"):
 
 def test_patterns_count_in_the_order_in_which_they_are_given(ready, files):
     (files / "rules").write_text("*.txt\n")
+    (files / "upper").write_text("*.TXT\n")
     rules = ("--exclude-file", files / "rules")
     for options, found in [
         (("--exclude", "*.txt", "--include", "note.txt"), True),
@@ -31,6 +32,11 @@ def test_patterns_count_in_the_order_in_which_they_are_given(ready, files):
         ((*rules, "--include", "note.txt"), True),
         ((*rules, "--include", "note.txt", "--exclude", "n*"), False),
         (("--include=x", *rules, "--exclude=n*", "--include", "note.txt", "--exclude=y"), True),
+        (("--include", "note.txt", "--iexclude", "*.TXT"), False),
+        (("--iexclude", "*.TXT", "--include", "note.txt"), True),
+        (("--exclude", "*.TXT"), True),
+        (("--include", "note.txt", "--iexclude-file", files / "upper"), False),
+        (("--iexclude-file", files / "upper", "--iexclude", "!NOTE.*"), True),
     ]:
         assert ready("create", files, *options).status == 0
         assert (b"docs/note.txt" in listed(ready)) == found, options

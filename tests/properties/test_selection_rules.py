@@ -60,9 +60,10 @@ def understood(pattern: bytes) -> bool:
     return True
 
 
-def ignored_by_git(top: bytes, paths: list[bytes]) -> set[bytes]:
+def ignored_by_git(top: bytes, paths: list[bytes], *options: str) -> set[bytes]:
     """Which of the paths git does not show, because they or what is above them are ignored."""
-    command = ["git", "-C", os.fsdecode(top), "check-ignore", "--no-index", "--stdin", "-z"]
+    git = ["git", "-C", os.fsdecode(top), *options]
+    command = [*git, "check-ignore", "--no-index", "--stdin", "-z"]
     environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     done = subprocess.run(
         command, input=b"\0".join(paths), capture_output=True, check=False, env=environment
@@ -88,6 +89,24 @@ def test_git_ignores_the_same(files, top_lines, below_lines):
                 for name in (b".gitignore", b".snapignore"):
                     Path(os.fsdecode(top + b"/" + home + name)).write_bytes(b"\n".join(lines))
         theirs = ignored_by_git(top, made)
+        selection = Selection(ignore_files=True)
+        ours = {path for path in made if not explain_path(top, path, selection=selection).taken}
+        assert ours == theirs
+
+
+@pytest.mark.needs("git")
+@settings(deadline=None, max_examples=150)
+@given(st.lists(paths, min_size=1, max_size=8), ignore_files)
+def test_git_ignores_the_same_in_either_case(files, lines):
+    lines = [line for line in lines if understood(line)]
+    with tempfile.TemporaryDirectory() as place:
+        top = os.fsencode(place)
+        subprocess.run(["git", "init", "-q", place], check=True)
+        shutil.rmtree(os.path.join(place, ".git", "hooks"), ignore_errors=True)
+        made = plant(top, files + [path.swapcase() for path in files])
+        Path(place, ".gitignore").write_bytes(b"\n".join(lines))
+        Path(place, ".snapignore").write_bytes(b"\n".join(map(snapstore.any_case, lines)))
+        theirs = ignored_by_git(top, made, "-c", "core.ignorecase=true")
         selection = Selection(ignore_files=True)
         ours = {path for path in made if not explain_path(top, path, selection=selection).taken}
         assert ours == theirs

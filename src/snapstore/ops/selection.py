@@ -13,6 +13,7 @@ from snapstore.base import bytestext
 from snapstore.base.errors import InvalidArgument, SourceUnreadable
 from snapstore.base.units import size_bytes
 from snapstore.model.fields import take, take_bytes, take_int, take_list
+from snapstore.model.patterns import any_case
 from snapstore.model.results import Explanation
 from snapstore.model.selection import PatternFile, Selection
 from snapstore.repository.open import Repository
@@ -221,7 +222,9 @@ def _marker(name: str | bytes) -> bytes:
 def _lines(patterns: Iterable[str | bytes | PatternFile]) -> Iterator[Line]:
     for pattern in patterns:
         if isinstance(pattern, PatternFile):
-            yield from _lines_of_file(os.path.abspath(os.fsencode(pattern.path)))
+            file = os.path.abspath(os.fsencode(pattern.path))
+            for line, number in _lines_of_file(file):
+                yield any_case(line) if pattern.any_case else line, file, number
             continue
         line = os.fsencode(pattern)
         if not line.strip(b" \r"):
@@ -230,7 +233,7 @@ def _lines(patterns: Iterable[str | bytes | PatternFile]) -> Iterator[Line]:
         yield (b"\\" + line if line.startswith(b"#") else line), None, 0
 
 
-def _lines_of_file(path: bytes) -> Iterator[Line]:
+def _lines_of_file(path: bytes) -> Iterator[tuple[bytes, int]]:
     try:
         with open(path, "rb") as file:
             text = file.read().removeprefix(b"\xef\xbb\xbf")
@@ -242,4 +245,4 @@ def _lines_of_file(path: bytes) -> Iterator[Line]:
     for number, line in enumerate(text.split(b"\n"), 1):
         line = line.removesuffix(b"\r")
         if line.strip(b" ") and not line.startswith(b"#"):
-            yield line, path, number
+            yield line, number
