@@ -78,6 +78,7 @@ pub struct Explanation {
     text: Py<PyBytes>,
     file: Option<Py<PyBytes>>,
     line: u32,
+    broken: Vec<(Py<PyBytes>, String)>,
 }
 
 /// Why `path`, relative to `root`, is taken or not.
@@ -101,5 +102,6 @@ pub fn explain_path(
         text: bytes(&explained.text),
         file: explained.file.as_deref().map(bytes),
         line: explained.line,
+        broken: explained.broken.iter().map(|(path, why)| (bytes(path), why.clone())).collect(),
     })
 }

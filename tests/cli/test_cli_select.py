@@ -151,6 +151,27 @@ def test_explanations(ready, files):
 
 
 @pytest.mark.needs("unprivileged")
+def test_explanations_name_broken_ignore_files(ready, files):
+    (files / ".snapignore").write_text("[a\n*.bin\n")
+    (files / "docs" / ".snapignore").write_text("*\n")
+    (files / "docs" / ".snapignore").chmod(0)
+    paths = ("data.bin", "docs/note.txt")
+    asked = ["--dry-run", *(one for path in paths for one in ("--explain", f"files/{path}"))]
+    run = ready("create", files, *asked, rights=False)
+    assert str(run) == (
+        "out  ~/files/data.bin: *.bin (~/files/.snapignore, line 2)\n"
+        "in   ~/files/docs/note.txt: nothing leaves it out\n"
+        "--- stderr\n"
+        "snap: warning: ~/files/.snapignore: line 1 is not a pattern: a [ has no ]\n"
+        "snap: warning: ~/files/docs/.snapignore: Permission denied\n"
+    )
+    document = json.loads(ready("create", files, *asked, "--json", rights=False).stdout)
+    agree(document["explained"][1], "explanation")
+    broken = [one["path"] for one in document["explained"][1]["broken"]]
+    assert broken == [f"{files}/.snapignore", f"{files}/docs/.snapignore"]
+
+
+@pytest.mark.needs("unprivileged")
 def test_ignore_file_that_cannot_be_read(ready, files):
     (files / ".snapignore").write_text("*\n")
     (files / ".snapignore").chmod(0)

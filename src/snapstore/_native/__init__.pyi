@@ -230,6 +230,9 @@ class Explanation:
     @property
     def line(self) -> int:
         """From 1; 0 without a file."""
+    @property
+    def broken(self) -> list[tuple[bytes, str]]:
+        """Ignore files on the way that are not heeded as they stand, below the root, and why."""
 
 @final
 class Writer:

@@ -108,6 +108,8 @@ def show(explained: Sequence["Explanation"], settings: Settings) -> None:
     for explanation in explained:
         verdict = "in " if explanation.taken else "out"
         render.out(f"{verdict}  {render.name(explanation.path)}: {_why(explanation)}")
+    for path, error in dict.fromkeys(one for said in explained for one in said.broken):
+        render.warning(f"{render.name(path)}: {render.plain(error)}")
 
 
 _WHY = {

@@ -168,6 +168,7 @@ def _explain(place: Place, selection: "_native.Selection", path: bytes) -> Expla
         file=None if said.file is None else os.path.join(place.path, said.file),
         line=said.line or None,
         error=bytestext.to_text(said.text) if said.text and not rule else None,
+        broken=tuple((place.prefix + path, why) for path, why in said.broken),
     )
 
 

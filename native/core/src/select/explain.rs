@@ -25,10 +25,23 @@ pub struct Explanation {
     /// The file that the pattern stands in: as the caller called it; for an ignore file, its path below the root.
     pub file: Option<Vec<u8>>,
     pub line: u32,
+    /// Ignore files on the way that are not heeded as they stand, and why.
+    pub broken: Vec<(Vec<u8>, String)>,
 }
 
 /// Explains `path`, relative to `root`.
 pub fn explain(root: &Path, selection: &Arc<Selection>, path: &[u8]) -> Result<Explanation> {
+    let mut broken = Vec::new();
+    let explained = follow(root, selection, path, &mut broken)?;
+    Ok(Explanation { broken, ..explained })
+}
+
+fn follow(
+    root: &Path,
+    selection: &Arc<Selection>,
+    path: &[u8],
+    broken: &mut Vec<(Vec<u8>, String)>,
+) -> Result<Explanation> {
     let cannot = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => Error::SourceNotFound(format!("cannot take {}: {}", show_path(root), reason(&e))),
         _ => Error::SourceUnreadable(format!("cannot take {}: {}", show_path(root), reason(&e))),
@@ -56,14 +69,14 @@ pub fn explain(root: &Path, selection: &Arc<Selection>, path: &[u8]) -> Result<E
             Err(error) => return failed(&at, &error),
         };
         let inside = selection.enter(&folder, || above.clone(), handle.as_fd(), &all);
+        broken.extend(inside.broken.iter().map(|(path, error)| (path.clone(), reason(error))));
         let (taken, why) = inside.decide(&mut scratch, name, &stat);
         let explained = explained(taken, &why, &at);
         if !taken {
             return Ok(explained);
         }
-        if inside.is_lost(name) {
-            let trouble = inside.troubles.iter().find(|(path, _)| *path == at);
-            return Ok(trouble.map_or(explained, |(path, error)| failure(path, error)));
+        if let Some((path, error)) = inside.broken.as_ref().filter(|_| inside.is_lost(name)) {
+            return Ok(failure(path, error));
         }
         if names.peek().is_none() {
             return Ok(explained);
@@ -151,5 +164,9 @@ mod tests {
         assert_eq!(why(top, &selection, "a/x.o").1, "named");
         assert_eq!(why(top, &selection, "a/keep.o"), (false, "unnamed", String::new()));
         assert_eq!(why(top, &selection, "none").1, "missing");
+        selection.named = Named::default();
+        std::fs::write(top.join("a/.snapignore"), "[a\n*.o\n").unwrap();
+        let broken = explain(top, &Arc::new(selection), b"a/b/y").unwrap().broken;
+        assert_eq!(broken, [(b"a/.snapignore".to_vec(), "line 1 is not a pattern: a [ has no ]".into())]);
     }
 }

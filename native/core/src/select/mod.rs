@@ -100,7 +100,10 @@ pub struct Inside {
     marker: Option<Box<[u8]>>,
     /// Its ignore file cannot be read, and so not be taken either.
     blind: bool,
-    pub troubles: Vec<Trouble>,
+    /// What was named here and is missing.
+    pub missing: Vec<Trouble>,
+    /// Its ignore file, if that is not heeded as it stands.
+    pub broken: Option<Trouble>,
 }
 
 impl Selection {
@@ -149,7 +152,8 @@ impl Selection {
             path: Vec::new(),
             marker: None,
             blind: false,
-            troubles: Vec::new(),
+            missing: Vec::new(),
+            broken: None,
         };
         inside.seek_named(names);
         inside.seek_marker(handle, names);
@@ -180,7 +184,7 @@ impl Inside {
         let named = &self.folder.named;
         for name in named.names().filter(|name| !has(names, name)) {
             let gone = |path| (path, io::Error::from(rustix::io::Errno::NOENT));
-            self.troubles.extend(named.paths(name, true).into_iter().map(gone));
+            self.missing.extend(named.paths(name, true).into_iter().map(gone));
         }
     }
 
@@ -207,7 +211,7 @@ impl Inside {
         match read_ignore_file(handle, MAX_IGNORES - bytes) {
             Ok(text) => {
                 let (rules, wrong) = parse(&text, &file);
-                self.troubles.extend(wrong.map(|why| (file.to_vec(), io::Error::other(why))));
+                self.broken = wrong.map(|why| (file.to_vec(), io::Error::other(why)));
                 let above = self.folder.ignores.take();
                 let bytes = bytes + text.len();
                 self.folder.ignores = Some(Arc::new(Ignores { rules, base: before.len(), above, bytes }));
@@ -215,7 +219,7 @@ impl Inside {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 self.blind = error.raw_os_error().is_some();
-                self.troubles.push((file.to_vec(), error));
+                self.broken = Some((file.to_vec(), error));
             }
         }
     }
@@ -226,7 +230,7 @@ impl Inside {
         if !named.whole {
             names.retain(|name| named.find(name).is_some());
         }
-        // It is among the troubles already.
+        // It is reported already.
         if self.blind {
             names.retain(|name| **name != *IGNORE_FILE);
         }

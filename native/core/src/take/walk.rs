@@ -189,7 +189,7 @@ impl Run<'_> {
         }
         let mut inside = self.options.selection.enter(&dir.folder, || dir.path(), handle, names);
         counts.excluded += inside.keep(names);
-        for (path, error) in std::mem::take(&mut inside.troubles) {
+        for (path, error) in inside.missing.drain(..).chain(inside.broken.take()) {
             self.unreadable(path, &error);
         }
         Some(inside)
