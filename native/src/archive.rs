@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use snapstore_core::acl::Kind;
+use snapstore_core::chunker::Chunker;
 use snapstore_core::error::Error;
 use snapstore_core::export::{self, Exported, Options, Part};
 use snapstore_core::id::Id;
 use snapstore_core::import::{self, Imported};
+use snapstore_core::packer::{Lane, Packer};
 use snapstore_core::progress::Progress;
 use snapstore_core::tar::Format;
 
@@ -87,8 +90,15 @@ pub fn export_tar(
 }
 
 #[pyfunction]
-#[pyo3(signature = (writer, fd, *, head = Vec::new()))]
-pub fn import_tar(writer: &Writer, fd: i32, head: Vec<u8>) -> PyResult<Task> {
+#[pyo3(signature = (writer, fd, *, number_of, head = Vec::new()))]
+pub fn import_tar(writer: &Writer, fd: i32, number_of: Py<PyAny>, head: Vec<u8>) -> PyResult<Task> {
     let input = duplicate(fd)?;
-    writer.run(move |packer, chunker, lanes| import::import_tar(packer, chunker, lanes, input, head), import_result)
+    let numbers = move |kind: Kind, name: &[u8]| {
+        let word = if kind == Kind::User { "user" } else { "group" };
+        Python::attach(|py| number_of.call1(py, (word, PyBytes::new(py, name))).ok()?.extract(py).ok()?)
+    };
+    let work = move |packer: &Packer, chunker: &Chunker, lanes: &mut [Lane]| {
+        import::import_tar(packer, chunker, lanes, input, head, &numbers)
+    };
+    writer.run(work, import_result)
 }

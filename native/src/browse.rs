@@ -10,7 +10,7 @@ use snapstore_core::diff::{self, Change, Diff, Fields, Pair};
 use snapstore_core::error::{Error, Result};
 use snapstore_core::find::{self, Find, Found, Query, Top, Tree, TYPES};
 use snapstore_core::id::Id;
-use snapstore_core::live::{Doubt, LiveDiff};
+use snapstore_core::live::{Doubt, LiveDiff, Stored};
 use snapstore_core::lookup::lookup as core_lookup;
 use snapstore_core::node;
 use snapstore_core::progress::Progress;
@@ -21,6 +21,7 @@ use snapstore_core::walk::{Listed, Pace, Walk};
 use crate::errors::{foreign, raise};
 use crate::keys::path_of;
 use crate::reader::{Entry, Reader};
+use crate::select::{of_root, Selection};
 use crate::task::Task;
 
 /// Lets Ctrl-C end a long call.
@@ -162,17 +163,25 @@ pub struct DirectoryDiff {
 #[pymethods]
 impl DirectoryDiff {
     #[new]
-    #[pyo3(signature = (reader, shown, entry, path, *, ignore = Vec::new(), content = false))]
+    #[pyo3(signature = (reader, shown, entry, path, *, below = Vec::new(), root = None, selection = None, whole = true,
+        ignore = Vec::new(), content = false))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         reader: &Reader,
-        shown: &[u8],
+        shown: Vec<u8>,
         entry: &Entry,
         path: &[u8],
+        below: Vec<u8>,
+        root: Option<&[u8]>,
+        selection: Option<&Selection>,
+        whole: bool,
         ignore: Vec<String>,
         content: bool,
     ) -> PyResult<DirectoryDiff> {
         let doubt = if content { Doubt::Always } else { Doubt::Time };
-        let diff = LiveDiff::new(shown.to_vec(), entry.0.clone(), &path_of(path), ignored(&ignore)?, doubt);
+        let selection = of_root(selection, Vec::new(), whole)?;
+        let stored = Stored { old: entry.0.clone(), shown, below, root: root.map(path_of), selection };
+        let diff = LiveDiff::new(stored, &path_of(path), ignored(&ignore)?, doubt);
         Ok(DirectoryDiff { reader: reader.inner.clone(), diff: Mutex::new(diff.map_err(raise)?) })
     }
 

@@ -60,14 +60,14 @@ pub fn of_root(
     selection: Option<&Selection>,
     named: Vec<Vec<u8>>,
     whole: bool,
-) -> PyResult<snapstore_core::select::Selection> {
+) -> PyResult<Arc<snapstore_core::select::Selection>> {
     let odd = |path: &&Vec<u8>| path.split(|b| *b == b'/').any(|name| name.is_empty() || name == b"." || name == b"..");
     if let Some(path) = named.iter().find(odd) {
         return Err(raise(Error::Invalid(format!("not a path below a root: '{}'", show(path)))));
     }
     let named = Named::new(named.into_iter().map(Vec::into_boxed_slice).collect(), whole);
     let selection = selection.map_or_else(Default::default, |selection| selection.0.clone());
-    Ok(snapstore_core::select::Selection { named, ..selection })
+    Ok(Arc::new(snapstore_core::select::Selection { named, ..selection }))
 }
 
 #[pyclass(frozen, get_all, module = "snapstore._native")]
@@ -78,6 +78,7 @@ pub struct Explanation {
     text: Py<PyBytes>,
     file: Option<Py<PyBytes>>,
     line: u32,
+    broken: Vec<(Py<PyBytes>, String)>,
 }
 
 /// Why `path`, relative to `root`, is taken or not.
@@ -101,5 +102,6 @@ pub fn explain_path(
         text: bytes(&explained.text),
         file: explained.file.as_deref().map(bytes),
         line: explained.line,
+        broken: explained.broken.iter().map(|(path, why)| (bytes(path), why.clone())).collect(),
     })
 }

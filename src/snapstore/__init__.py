@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from snapstore.model.config import Config
     from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Finding, Health
+    from snapstore.model.patterns import any_case
     from snapstore.model.results import (
         CheckProblem,
         CheckReport,
@@ -102,6 +103,7 @@ _HOMES = {
     "snapstore.model.config": ("Config",),
     "snapstore.model.health": ("Finding", "Health"),
     "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
+    "snapstore.model.patterns": ("any_case",),
     "snapstore.model.results": (
         "CheckProblem",
         "CheckReport",
@@ -186,6 +188,7 @@ __all__ = [
     "TargetInvalid",
     "TargetNotEmpty",
     "WrongPassword",
+    "any_case",
     "examine",
     "init",
     "open",

@@ -17,6 +17,7 @@ from snapstore.model.config import Config
 from snapstore.model.filters import Filter, Paths, Texts
 from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
 from snapstore.model.health import Finding, Health
+from snapstore.model.patterns import any_case
 from snapstore.model.results import (
     CheckProblem,
     CheckReport,
@@ -60,6 +61,7 @@ __all__ = [
     "Store",
     "StoreStats",
     "Stream",
+    "any_case",
     "examine",
     "init",
     "open",
@@ -283,7 +285,7 @@ class Store:
         makes the series, so that an archive recorded as /srv/app follows the creates of /srv/app.
         All else as for `create`. The last of several members of a name counts. Names are taken
         below the root: leading slashes mean nothing, `..` is refused. Nothing is written but to the
-        store.
+        store. A file whose ACL has no meaning here is taken without it and listed as `unreadable`.
 
         Raises ArchiveInvalid (cut off, damaged, hostile; then there is no snapshot),
         SourceNotFound, SourceUnreadable, and what `create` raises.
@@ -448,9 +450,16 @@ class Store:
         )
 
     def diff_directory(
-        self, ref: str, directory: Path_, *, ignore: Sequence[str] = (), content: bool = False
+        self,
+        ref: str,
+        directory: Path_,
+        *,
+        ignore: Sequence[str] = (),
+        content: bool = False,
+        all: bool = False,
     ) -> Iterator[Change]:
-        """Differences of what is on disk from a snapshot, sorted by path.
+        """Differences of what is on disk from a snapshot, sorted by path. What its rules leave out
+        is not added, but with `all`.
 
         A directory that lies in what the snapshot took is compared with its own place in it; any
         other as `restore` would fill it: with the single root, or with each root at its path below
@@ -470,6 +479,7 @@ class Store:
             os.fsencode(directory),
             ignore=ignore,
             content=content,
+            all=all,
         )
 
     def find(

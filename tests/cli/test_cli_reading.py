@@ -149,6 +149,13 @@ def test_same_size_and_time_are_believed_unless_asked(filled: Snap, files: Path)
     )
 
 
+def test_what_rules_left_out_is_shown_when_it_is_asked_for(filled: Snap, files: Path) -> None:
+    assert filled("create", files, "--exclude", "note.txt").status == 0
+    assert str(filled("diff", "latest", files)) == ""
+    run = filled("diff", "latest", files, "--all")
+    assert str(run) == "+  ~/files/docs/note.txt\n--- status 1\n"
+
+
 def test_diff_never_waits_for_a_fifo(filled: Snap, files: Path) -> None:
     (files / "data.bin").unlink()
     os.mkfifo(files / "data.bin")
@@ -177,6 +184,7 @@ def test_several_roots_are_compared_as_they_are_restored(filled: Snap, files: Pa
         (["first", "nothing"], 13, "no snapshot answers to"),
         (["first", "./nothing"], 1, "there is no ./nothing"),
         (["first", "first", "--content"], 2, "--content is for a directory on disk"),
+        (["first", "first", "--all"], 2, "--all is for a directory on disk"),
         (["first", "./files", "docs"], 2, "a directory is compared as a whole"),
         (["first", "first", "--ignore", "size"], 2, "'size' is not one of"),
         (["first:docs", "first", "link"], 2, "paths cannot be chosen inside a path"),

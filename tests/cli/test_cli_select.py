@@ -23,6 +23,7 @@ def listed(snap, ref="latest"):
 
 def test_patterns_count_in_the_order_in_which_they_are_given(ready, files):
     (files / "rules").write_text("*.txt\n")
+    (files / "upper").write_text("*.TXT\n")
     rules = ("--exclude-file", files / "rules")
     for options, found in [
         (("--exclude", "*.txt", "--include", "note.txt"), True),
@@ -31,6 +32,11 @@ def test_patterns_count_in_the_order_in_which_they_are_given(ready, files):
         ((*rules, "--include", "note.txt"), True),
         ((*rules, "--include", "note.txt", "--exclude", "n*"), False),
         (("--include=x", *rules, "--exclude=n*", "--include", "note.txt", "--exclude=y"), True),
+        (("--include", "note.txt", "--iexclude", "*.TXT"), False),
+        (("--iexclude", "*.TXT", "--include", "note.txt"), True),
+        (("--exclude", "*.TXT"), True),
+        (("--include", "note.txt", "--iexclude-file", files / "upper"), False),
+        (("--iexclude-file", files / "upper", "--iexclude", "!NOTE.*"), True),
     ]:
         assert ready("create", files, *options).status == 0
         assert (b"docs/note.txt" in listed(ready)) == found, options
@@ -142,6 +148,27 @@ def test_explanations(ready, files):
     assert [one["taken"] for one in document["explained"]] == [False] * 2 + [True] * 2 + [False] * 2
     assert document["explained"][0]["line"] == 2
     assert document["explained"][2]["rule"] == "!/data.bin"
+
+
+@pytest.mark.needs("unprivileged")
+def test_explanations_name_broken_ignore_files(ready, files):
+    (files / ".snapignore").write_text("[a\n*.bin\n")
+    (files / "docs" / ".snapignore").write_text("*\n")
+    (files / "docs" / ".snapignore").chmod(0)
+    paths = ("data.bin", "docs/note.txt")
+    asked = ["--dry-run", *(one for path in paths for one in ("--explain", f"files/{path}"))]
+    run = ready("create", files, *asked, rights=False)
+    assert str(run) == (
+        "out  ~/files/data.bin: *.bin (~/files/.snapignore, line 2)\n"
+        "in   ~/files/docs/note.txt: nothing leaves it out\n"
+        "--- stderr\n"
+        "snap: warning: ~/files/.snapignore: line 1 is not a pattern: a [ has no ]\n"
+        "snap: warning: ~/files/docs/.snapignore: Permission denied\n"
+    )
+    document = json.loads(ready("create", files, *asked, "--json", rights=False).stdout)
+    agree(document["explained"][1], "explanation")
+    broken = [one["path"] for one in document["explained"][1]["broken"]]
+    assert broken == [f"{files}/.snapignore", f"{files}/docs/.snapignore"]
 
 
 @pytest.mark.needs("unprivileged")

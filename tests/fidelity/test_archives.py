@@ -147,6 +147,63 @@ def test_attributes_are_in_an_export(top: Path, tmp_path: Path) -> None:
         assert imported(store, archive) == id
 
 
+@pytest.fixture
+def with_acls(top: Path, require: Callable[..., None]) -> Path:
+    """The tree with ACLs: of a file, of a directory, and for what is made in one."""
+    require("setfacl")
+    run("setfacl", "-m", "u:54321:r,u:0:rw,g:0:x", top / "large")
+    run("setfacl", "-m", "u:54321:rwx,g:54322:-", top / "a")
+    run("setfacl", "-m", "d:u:54321:rx,d:o::-", top / "empty")
+    return top
+
+
+PACKERS = {
+    "tar --acls": ("tar", "--format=posix", "--acls"),
+    "tar --acls --xattrs": ("tar", "--acls", "--xattrs", "--xattrs-include=*"),
+    "bsdtar": ("bsdtar", "--format=pax"),
+}
+UNPACKERS = {
+    "tar --acls": ("tar", "--acls", "-xpf"),
+    "tar --xattrs": ("tar", "--xattrs", "--xattrs-include=*", "-xpf"),
+    "both": ("tar", "--acls", "--xattrs", "--xattrs-include=*", "-xpf"),
+    "bsdtar": ("bsdtar", "--acls", "-xpf"),
+}
+
+
+def acls(top: Path) -> dict[str, str]:
+    """Modes and ACLs of the files that have some."""
+    names = ["large", "a", "empty"]
+    facls = {name: run("getfacl", "-nc", "--absolute-names", top / name) for name in names}
+    return {name: f"{(top / name).stat().st_mode:o}\n{facls[name]}" for name in names}
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_acls_as_text_are_what_create_takes(
+    packer: str, with_acls: Path, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    os.utime(with_acls / "large", ns=(0, 0))  # for bsdtar
+    command, *options = PACKERS[packer]
+    require(command)
+    run(command, *options, "-C", with_acls, "-cf", tmp_path / "x.tar", ".")
+    with snapstore.init(tmp_path / "store") as store:
+        assert imported(store, tmp_path / "x.tar") == taken(store, with_acls)
+
+
+@pytest.mark.parametrize("unpacker", UNPACKERS)
+def test_acls_of_an_export_come_back(
+    unpacker: str, with_acls: Path, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    command, *options = UNPACKERS[unpacker]
+    require(command)
+    with snapstore.init(tmp_path / "store") as store:
+        id = taken(store, with_acls)
+        archive = exported(store, tmp_path / "x.tar")
+        assert imported(store, archive) == id
+    (tmp_path / "out").mkdir()
+    run(command, "-C", tmp_path / "out", *options, archive)
+    assert acls(tmp_path / "out") == acls(with_acls)
+
+
 @pytest.mark.needs("tar", "mknod", "root")
 def test_devices_and_large_owners(tmp_path: Path) -> None:
     top = tmp_path / "tree"

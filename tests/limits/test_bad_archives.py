@@ -162,6 +162,26 @@ def test_the_last_of_several_members_counts(store: Store, file: Path) -> None:
     assert read == {"a": b"two", "b": b"one", "d": b"file", "abs/x/y": b"z"}
 
 
+def test_acls_that_mean_nothing_here_are_left_out_and_reported(store: Store, file: Path) -> None:
+    plain = "user::rw-,group::r--,other::---"
+    maker = Maker().add("mode", SCHILY__acl__access="u::rwx,g::rx,o::")
+    maker.add("d/name", SCHILY__acl__access=f"{plain},mask::r,user:no one:r")
+    maker.add("number", SCHILY__acl__access=f"{plain},mask::r,user:no one:r:7")
+    maker.add("bad", SCHILY__acl__access="!" * 100_000, SCHILY__acl__default="user::rwx")
+    file.write_bytes(maker.done())
+    result = store.import_tar(file, name="n")
+    assert result.partial and result.unreadable_count == 3
+    assert [(os.path.basename(path), why[:21]) for path, why in result.unreadable] == [
+        (b"bad", "its ACL was left out:"),
+        (b"bad", "its ACL was left out:"),
+        (b"name", "its ACL was left out:"),
+    ]
+    assert "this machine has no user no one" in result.unreadable[2][1]
+    listed = store.ls("n", recursive=True)
+    modes = {os.path.basename(one.path): one.entry.mode for one in listed}
+    assert modes[b"mode"] == 0o750 and modes[b"number"] == 0o640 and modes[b"name"] == 0o644
+
+
 def test_a_file_of_2_to_the_60_that_is_all_hole(store: Store, file: Path) -> None:
     size = 1 << 60
     pax = {"GNU__sparse__size": str(size), "GNU__sparse__map": f"{size},0"}

@@ -1,4 +1,4 @@
-"""Patterns mean what they mean to git, and explanations agree with what is taken."""
+"""Patterns mean what they mean to git; explanations and comparisons agree with what is taken."""
 
 import os
 import shutil
@@ -60,9 +60,10 @@ def understood(pattern: bytes) -> bool:
     return True
 
 
-def ignored_by_git(top: bytes, paths: list[bytes]) -> set[bytes]:
+def ignored_by_git(top: bytes, paths: list[bytes], *options: str) -> set[bytes]:
     """Which of the paths git does not show, because they or what is above them are ignored."""
-    command = ["git", "-C", os.fsdecode(top), "check-ignore", "--no-index", "--stdin", "-z"]
+    git = ["git", "-C", os.fsdecode(top), *options]
+    command = [*git, "check-ignore", "--no-index", "--stdin", "-z"]
     environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     done = subprocess.run(
         command, input=b"\0".join(paths), capture_output=True, check=False, env=environment
@@ -93,6 +94,24 @@ def test_git_ignores_the_same(files, top_lines, below_lines):
         assert ours == theirs
 
 
+@pytest.mark.needs("git")
+@settings(deadline=None, max_examples=150)
+@given(st.lists(paths, min_size=1, max_size=8), ignore_files)
+def test_git_ignores_the_same_in_either_case(files, lines):
+    lines = [line for line in lines if understood(line)]
+    with tempfile.TemporaryDirectory() as place:
+        top = os.fsencode(place)
+        subprocess.run(["git", "init", "-q", place], check=True)
+        shutil.rmtree(os.path.join(place, ".git", "hooks"), ignore_errors=True)
+        made = plant(top, files + [path.swapcase() for path in files])
+        Path(place, ".gitignore").write_bytes(b"\n".join(lines))
+        Path(place, ".snapignore").write_bytes(b"\n".join(map(snapstore.any_case, lines)))
+        theirs = ignored_by_git(top, made, "-c", "core.ignorecase=true")
+        selection = Selection(ignore_files=True)
+        ours = {path for path in made if not explain_path(top, path, selection=selection).taken}
+        assert ours == theirs
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(paths, min_size=1, max_size=8, unique=True),
@@ -101,7 +120,7 @@ def test_git_ignores_the_same(files, top_lines, below_lines):
     st.lists(st.integers(0, 7), max_size=3),
     st.booleans(),
 )
-def test_explanations_agree_with_what_is_taken(files, lines, ignores, picks, only_listed):
+def test_explanations_and_comparisons_agree(files, lines, ignores, picks, only_listed):
     with tempfile.TemporaryDirectory() as place:
         top = os.path.join(place, "top")
         os.mkdir(top)
@@ -116,5 +135,10 @@ def test_explanations_agree_with_what_is_taken(files, lines, ignores, picks, onl
                 path for path in made
                 if store.explain(path, *roots, listed=listed, exclude=lines).taken
             }  # fmt: skip
+            new = [
+                one for root in result.snapshot.roots
+                for one in store.diff_directory(result.snapshot.id, root.path)
+            ]  # fmt: skip
+    assert new == []
     assert said == found & set(made)
     assert set(listed) <= said

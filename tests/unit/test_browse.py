@@ -1,6 +1,7 @@
 """Reading and comparing at the edges: depth, sparse files, several hosts, what cannot be read."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,139 @@ def test_a_link_in_the_directory_is_not_followed(store: Store, tmp_path: Path) -
     (tmp_path / "named").symlink_to(top)
     paths = [one.path for one in store.diff_directory(ref, tmp_path / "named", ignore=["mtime"])]
     assert paths == [inside, inside + b"/file"]
+
+
+def grow(top: Path, *names: str) -> None:
+    for name in names:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text("x" * 10)
+
+
+def added(store: Store, ref: str, directory: Path, **options: object) -> list[str]:
+    """Names of what is different from a snapshot, all of it being new."""
+    found = list(store.diff_directory(ref, directory, ignore=["mtime"], **options))
+    assert {one.kind for one in found} <= {"added"}, found
+    return [os.path.relpath(os.fsdecode(one.path), directory) for one in found]
+
+
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
+RULES = {
+    "patterns": {"exclude": ["*.o", "/cache/*", "!/cache/keep", "sub/deep/"]},
+    "ignore files": {"ignore_files": True},
+    "caches": {"exclude_caches": True},
+    "markers": {"exclude_if_present": [".nobackup"]},
+    "sizes": {"exclude_larger_than": 9},
+}
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_what_rules_left_out_is_not_new(store: Store, tmp_path: Path, rules: str) -> None:
+    top = tmp_path / "top"
+    grow(top, "a.o", "b", "cache/keep", "cache/x/y", "sub/deep/z", "sub/c.o", "sub/mark/d")
+    (top / "cache" / "CACHEDIR.TAG").write_text(TAG)
+    (top / "sub" / "mark" / ".nobackup").write_text("")
+    (top / "sub" / ".snapignore").write_text("*.o\n/deep/z\n[broken\n")
+    ref = taken(store, top, **RULES[rules])
+    assert added(store, ref, top) == added(store, ref, top / "sub") == []
+    assert added(store, ref, top, all=True) != []
+    (top / "new").write_text("new")
+    (top / "new.o").write_text("x" * 10)
+    assert added(store, ref, top)[0] == "new"
+    assert store.restore(ref, target=tmp_path / "out").success
+    grow(tmp_path / "out", "sub/c.o", "cache/x/y", "sub/mark/e")
+    assert len(added(store, ref, tmp_path / "out")) < 3
+
+
+def test_ignore_files_above_hold_for_a_part(store: Store, tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    grow(top, "sub/a.o", "sub/deep/b.o", "sub/deep/c")
+    (top / ".snapignore").write_text("/sub/deep/*.o\n")
+    ref = taken(store, top, exclude=["/sub/a.o"])
+    assert added(store, ref, top / "sub" / "deep") == []
+    assert added(store, f"{ref}:sub", top / "sub") == []
+    assert added(store, ref, top / "sub" / "deep", all=True) == ["b.o"]
+    grow(tmp_path / "other", "a.o", "deep/b.o", "deep/c")
+    assert added(store, f"{ref}:sub", tmp_path / "other") == [
+        os.path.relpath(top / "sub" / "deep" / "b.o", tmp_path / "other")
+    ]
+
+
+def test_what_the_snapshot_has_is_compared_whatever_the_rules_say(
+    store: Store, tmp_path: Path
+) -> None:
+    top = tmp_path / "top"
+    grow(top, "cache/keep", "cache/x", "a.o", "b")
+    ref = taken(store, top, listed=[top / "cache" / "keep"], exclude=["cache"])
+    assert added(store, ref, top) == []
+    (top / "cache" / "keep").write_text("other")
+    (top / ".snapignore").write_text("a.o\n")
+    (top / "a.o").unlink()
+    found = [(one.kind, one.path) for one in store.diff_directory(ref, top, ignore=["mtime"])]
+    names = [("added", ".snapignore"), ("removed", "a.o"), ("content", "cache/keep")]
+    assert found == [(kind, os.fsencode(top / name)) for kind, name in names]
+
+
+def test_beside_what_was_listed_alone_nothing_is_new(store: Store, tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    grow(top, "a", "sub/b", "sub/c")
+    ref = taken(store, listed=[top / "a", top / "sub" / "b"])
+    assert store.get(ref).rules == {"listed": 2, "only_listed": os.fspath(top)}
+    assert added(store, ref, top) == []
+    assert added(store, ref, top, all=True) == ["sub/c"]
+    (top / "a").write_text("other")
+    (only,) = store.diff_directory(ref, top, ignore=["mtime"])
+    assert (only.kind, only.path) == ("content", os.fsencode(top / "a"))
+
+
+def test_the_store_itself_is_not_new(tmp_path: Path) -> None:
+    grow(tmp_path / "top", "a")
+    with snapstore.init(tmp_path / "top" / "store") as store:
+        ref = taken(store, tmp_path / "top")
+        assert added(store, ref, tmp_path / "top") == []
+        assert added(store, ref, tmp_path / "top", all=True) == []
+
+
+@pytest.mark.needs("mount")
+def test_what_is_mounted_below_is_not_new(store: Store, tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    (top / "mounted").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", top / "mounted"], check=True)
+    try:
+        grow(top, "mounted/a", "b")
+        ref = taken(store, top, one_file_system=True)
+        assert added(store, ref, top) == []
+        assert added(store, ref, top, all=True) == ["mounted/a"]
+        listed = taken(store, top, one_file_system=True, listed=[top / "mounted" / "a"])
+        grow(top, "mounted/c")
+        assert added(store, listed, top) == []
+    finally:
+        subprocess.run(["umount", top / "mounted"], check=True)
+
+
+def test_ignore_files_said_nothing_in_an_archive(store: Store, tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    grow(top, "a.o")
+    (top / ".snapignore").write_text("*.o\n")
+    subprocess.run(["tar", "-C", top, "-cf", tmp_path / "x.tar", "."], check=True)
+    imported = store.import_tar(tmp_path / "x.tar", root=top).snapshot
+    assert imported is not None
+    grow(top, "b.o")
+    assert added(store, imported.id, top) == ["b.o"]
+
+
+def test_rules_without_meaning_are_said_so(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(tmp_path / "top", "a")
+    snapshot = store.get(taken(store, tmp_path / "top"))
+    monkeypatch.setattr(store._repository.catalog, "snapshots", lambda: [snapshot])
+    for rules in ({"exclude": ["[a"]}, {"exclude": 1}, {"exclude": ["%zz"]}):
+        object.__setattr__(snapshot, "rules", rules)
+        with pytest.raises(snapstore.InvalidArgument, match="have no meaning"):
+            store.diff_directory(snapshot.id, tmp_path / "top")
+        assert added(store, snapshot.id, tmp_path / "top", all=True) == []
+    object.__setattr__(snapshot, "rules", {"later": {"x": 1}})
+    assert added(store, snapshot.id, tmp_path / "top") == []
 
 
 def test_log_follows_each_host_by_itself(store: Store, tmp_path: Path) -> None:

@@ -81,6 +81,35 @@ def test_a_file_of_patterns_has_its_place_among_them(store, top, tmp_path):
     assert result.snapshot.rules == {"exclude": ["!a.o", "*.o", "!keep.o  ", "!/a.o"]}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "any_case"),
+    [
+        ("*.JPG", b"*.[Jj][Pp][Gg]"),
+        ("!/a-1/", b"!/[aA]-1/"),
+        ("[a-cX]", b"[a-cA-CXx]"),
+        ("[!]a-]", b"[!]aA-]"),
+        ("[Y-c]", b"[Y-cy-zA-C]"),
+        ("[[:upper:]-b]", b"[[:upper:][:lower:]-bB]"),
+        (r"\a\*[\a-\c\]]", rb"[aA]\*[\a-\cA-C\]]"),
+        (b"\xc4\xffz", b"\xc4\xff[zZ]"),
+        ("[ab", b"[ab"),
+        ("[]ab", b"[]ab"),
+    ],
+)
+def test_either_case_is_spelt_out(pattern, any_case):
+    assert snapstore.any_case(pattern) == any_case
+
+
+def test_patterns_for_either_case(store, tmp_path):
+    grow(tmp_path / "top", "a.JPG", "b.jpg", "c.TXT", "KEEP.txt", "d.o", "e.O")
+    (tmp_path / "patterns").write_text("# .O\n*.txt\n!keep.*\n")
+    patterns = PatternFile(tmp_path / "patterns", any_case=True)
+    result = store.create(tmp_path / "top", exclude=[snapstore.any_case("*.Jpg"), patterns, "*.o"])
+    assert taken(store, result, tmp_path / "top") == {"KEEP.txt", "e.O"}
+    assert result.snapshot.rules["exclude"][0] == "*.[Jj][pP][gG]"
+    assert list(store.diff_directory(result.snapshot.id, tmp_path / "top")) == []
+
+
 def test_hashes_begin_comments_only_in_files(store, tmp_path):
     grow(tmp_path / "top", "#auto#", "x")
     result = store.create(tmp_path / "top", exclude=["#*#"])
@@ -265,7 +294,7 @@ def test_only_what_is_listed(store, top):
     assert taken(store, result, top) == {"b.c", "sub/deep/x", "cache/y/z"}
     assert folders(store, result, top) == {"", "/sub", "/sub/deep", "/cache", "/cache/y"}
     assert result.excluded == 0 and not result.partial
-    assert result.snapshot.rules == {"listed": 3}
+    assert result.snapshot.rules == {"listed": 3, "only_listed": str(top)}
 
 
 def test_what_is_listed_is_never_left_out(store, top):

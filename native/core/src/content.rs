@@ -301,7 +301,7 @@ impl Pipe {
 }
 
 /// The other workers, as a cutter sees them.
-pub trait Crew {
+pub trait Helpers {
     /// Gives a segment to whoever is free.
     fn hand_out(&self, segment: Segment);
     /// Does one waiting segment itself; false when there was none.
@@ -323,7 +323,7 @@ pub type Append<'a> = dyn FnMut(&mut Vec<u8>, u64, usize) -> Result<()> + 'a;
 pub struct LargeFile<'a> {
     packer: &'a Packer,
     chunker: &'a Chunker,
-    crew: &'a dyn Crew,
+    helpers: &'a dyn Helpers,
     pipe: Arc<Pipe>,
     issued: u64,
     turns: u64,
@@ -336,11 +336,11 @@ pub struct LargeFile<'a> {
 }
 
 impl<'a> LargeFile<'a> {
-    pub fn new(packer: &'a Packer, chunker: &'a Chunker, crew: &'a dyn Crew) -> LargeFile<'a> {
+    pub fn new(packer: &'a Packer, chunker: &'a Chunker, helpers: &'a dyn Helpers) -> LargeFile<'a> {
         LargeFile {
             packer,
             chunker,
-            crew,
+            helpers,
             pipe: Arc::default(),
             issued: 0,
             turns: 0,
@@ -389,7 +389,7 @@ impl<'a> LargeFile<'a> {
         self.issue(lane, Bytes::Here(data), cutter, false)?;
         loop {
             let mut data = self.pipe.used_buffer(headroom + SEGMENT);
-            let got = source::read_stream(stream, &mut data[headroom..], &|| self.crew.check())?;
+            let got = source::read_stream(stream, &mut data[headroom..], &|| self.helpers.check())?;
             data.truncate(headroom + got);
             self.issue(lane, Bytes::Here(data), cutter, got < SEGMENT)?;
             if got < SEGMENT {
@@ -427,21 +427,21 @@ impl<'a> LargeFile<'a> {
     }
 
     fn issue(&mut self, lane: &mut Lane, bytes: Bytes, cutter: Cutter, last: bool) -> Read<()> {
-        self.crew.check()?;
-        self.collect(lane, self.crew.allowance())?;
+        self.helpers.check()?;
+        self.collect(lane, self.helpers.allowance())?;
         let (number, turn, pipe) = (self.issued, self.turns, self.pipe.clone());
-        self.crew.hand_out(Segment { bytes, cutter, last, number, turn, pipe });
+        self.helpers.hand_out(Segment { bytes, cutter, last, number, turn, pipe });
         self.issued += 1;
         self.turns += 1;
         Ok(())
     }
 
     fn issue_zeros(&mut self, lane: &mut Lane, len: u64) -> Read<()> {
-        self.collect(lane, self.crew.allowance())?;
+        self.collect(lane, self.helpers.allowance())?;
         let hole = Cut { chunks: vec![Chunk { len, id: ZERO_ID }], read_bytes: 0, ended: false };
         self.pipe.deliver(self.issued, Ok(hole));
         self.issued += 1;
-        self.crew.skipped(len);
+        self.helpers.skipped(len);
         Ok(())
     }
 
@@ -456,8 +456,8 @@ impl<'a> LargeFile<'a> {
             if self.issued - self.collected <= left {
                 return Ok(());
             }
-            self.crew.check()?;
-            if !self.crew.help(lane)? {
+            self.helpers.check()?;
+            if !self.helpers.help(lane)? {
                 self.pipe.wait(self.collected);
             }
         }
@@ -465,7 +465,7 @@ impl<'a> LargeFile<'a> {
     }
 
     fn list(&mut self, lane: &mut Lane, cut: Cut) -> Result<()> {
-        self.crew.read(cut.read_bytes);
+        self.helpers.read(cut.read_bytes);
         self.ended = cut.ended;
         let packer = self.packer;
         let mut emit = |node: Vec<u8>| lane.offer_node(packer, &node);

@@ -1,15 +1,17 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node, tar → packer, reader → source, select, walk → take,
-//! import, restore, export, check, diff, live, find, lookup, usage.
+//! error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk →
+//! crew → take, import, restore, export, check, diff, live, find, lookup, usage.
 
+pub mod acl;
 pub mod bytes;
 pub mod cache;
 pub mod check;
 pub mod chunker;
 pub mod compress;
 pub mod content;
+pub mod crew;
 pub mod diff;
 pub mod error;
 pub mod export;

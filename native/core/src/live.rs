@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{seek, FileType, SeekFrom};
@@ -17,6 +17,7 @@ use crate::error::{reason, show_path, Error, Result};
 use crate::id::ZERO_ID;
 use crate::node::{Content, Entry, What, XattrSet};
 use crate::reader::{Reader, Runs};
+use crate::select::{Folder, Inside, Selection};
 use crate::source::{self, Fault, Stat};
 use crate::take::entry_of;
 use crate::walk::{check_depth, join, Entries, Pace, BATCH};
@@ -36,23 +37,49 @@ pub enum Doubt {
 
 struct Level {
     path: Vec<u8>,
+    /// What counts of what the tree has not; none where nothing is on disk.
+    inside: Option<Inside>,
     name: Box<[u8]>,
     old: Entries,
     names: std::iter::Peekable<std::vec::IntoIter<Box<[u8]>>>,
     handle: Option<Arc<OwnedFd>>,
 }
 
+/// A directory on disk, its names, and which of them count.
+struct Opened {
+    handle: OwnedFd,
+    names: Vec<Box<[u8]>>,
+    inside: Inside,
+}
+
 /// What is compared first: what the tree has, and the name in an open directory.
 struct Top {
-    shown: Vec<u8>,
     old: Entry,
     parent: OwnedFd,
     name: Box<[u8]>,
 }
 
+/// What is compared with what is on disk, and what new things count there.
+pub struct Stored {
+    pub old: Entry,
+    /// The path by which it is called.
+    pub shown: Vec<u8>,
+    /// Its path below its root, from which rules count.
+    pub below: Vec<u8>,
+    /// Where that root is on disk, if it is.
+    pub root: Option<PathBuf>,
+    pub selection: Arc<Selection>,
+}
+
 /// A comparison that is under way.
 pub struct LiveDiff {
     top: Option<Top>,
+    shown: Vec<u8>,
+    below: Vec<u8>,
+    selection: Arc<Selection>,
+    /// What to know of the directory that is compared first.
+    folder: Folder,
+    scratch: Vec<u8>,
     levels: Vec<Level>,
     ignore: Fields,
     doubt: Doubt,
@@ -60,8 +87,8 @@ pub struct LiveDiff {
 }
 
 impl LiveDiff {
-    /// Compares `old`, shown as `shown`, with what is at `path`, whose last component is not followed.
-    pub fn new(shown: Vec<u8>, old: Entry, path: &Path, ignore: Fields, doubt: Doubt) -> Result<LiveDiff> {
+    /// Compares what is stored with what is at `path`, whose last component is not followed.
+    pub fn new(stored: Stored, path: &Path, ignore: Fields, doubt: Doubt) -> Result<LiveDiff> {
         use std::os::unix::ffi::OsStrExt;
         let name: Box<[u8]> = path.file_name().map_or(&b"."[..], |name| name.as_bytes()).into();
         let parent = match path.parent() {
@@ -71,9 +98,24 @@ impl LiveDiff {
         };
         let failed = |e: io::Error| Error::SourceNotFound(format!("cannot read {}: {}", show_path(path), reason(&e)));
         let parent = source::open_path(parent).map_err(failed)?;
-        source::stat_at(parent.as_fd(), &name).map_err(failed)?;
-        let top = Some(Top { shown, old, parent, name });
-        Ok(LiveDiff { top, levels: Vec::new(), ignore, doubt, found: VecDeque::new() })
+        let dev = source::stat_at(parent.as_fd(), &name).map_err(failed)?.dev;
+        let Stored { old, shown, below, root, selection } = stored;
+        let folder = match root {
+            Some(root) => selection.way(&root, &below).map_err(failed)?,
+            None => selection.top(dev),
+        };
+        let top = Some(Top { old, parent, name });
+        let (levels, scratch, found) = (Vec::new(), Vec::new(), VecDeque::new());
+        Ok(LiveDiff { top, shown, below, selection, folder, scratch, levels, ignore, doubt, found })
+    }
+
+    /// The path from the root of something that is shown as `path`.
+    fn path_in_root(&self, path: &[u8]) -> Vec<u8> {
+        let rest = &path[self.shown.len()..];
+        match rest.strip_prefix(b"/").unwrap_or(rest) {
+            b"" => self.below.clone(),
+            rest => join(&self.below, rest),
+        }
     }
 
     /// The next differences, sorted by path, a directory before what is in it; None at the end.
@@ -91,8 +133,8 @@ impl LiveDiff {
     /// Compares the next name; false at the end.
     fn step(&mut self, reader: &Reader, pace: &mut Pace) -> Result<bool> {
         let Some(level) = self.levels.last_mut() else {
-            let Some(Top { shown, old, parent, name }) = self.top.take() else { return Ok(false) };
-            self.compare(reader, pace, shown, Some(old), parent.as_fd(), name)?;
+            let Some(Top { old, parent, name }) = self.top.take() else { return Ok(false) };
+            self.compare(reader, pace, self.shown.clone(), Some(old), parent.as_fd(), name)?;
             return Ok(true);
         };
         let order = match (level.old.peek(reader)?, level.names.peek()) {
@@ -105,6 +147,10 @@ impl LiveDiff {
             (Some(old), Some(name)) => old.name.cmp(name),
         };
         let old = if order == Ordering::Greater { None } else { level.old.next(reader)? };
+        if old.is_none() && level.inside.as_ref().is_some_and(Inside::is_closed) {
+            level.names.next();
+            return Ok(true);
+        }
         let name = if order == Ordering::Less { None } else { level.names.next() };
         let shown = name.as_deref().or(old.as_ref().map(|old| &*old.name)).unwrap_or_default();
         let path = join(&level.path, shown);
@@ -155,14 +201,34 @@ impl LiveDiff {
         path: Vec<u8>,
         name: Box<[u8]>,
         old: Option<&Entry>,
-        live: Option<(OwnedFd, Vec<Box<[u8]>>)>,
+        live: Option<Opened>,
     ) -> Result<()> {
         check_depth(self.levels.len(), &path)?;
-        let (handle, names) = live.map_or((None, Vec::new()), |(handle, names)| (Some(handle), names));
+        let (handle, names, inside) = match live {
+            Some(Opened { handle, names, inside }) => (Some(handle), names, Some(inside)),
+            None => (None, Vec::new(), None),
+        };
         let handle = handle.filter(|_| self.levels.len() < MAX_OPEN).map(Arc::new);
         let old = Entries::below(reader, old);
-        self.levels.push(Level { path, name, old, names: names.into_iter().peekable(), handle });
+        self.levels.push(Level { path, inside, name, old, names: names.into_iter().peekable(), handle });
         Ok(())
+    }
+
+    /// Opens a directory on disk, and begins the selection among its names.
+    fn open(&self, dir: BorrowedFd, name: &[u8], path: &[u8], folder: &Folder) -> io::Result<Opened> {
+        let handle = source::open_directory(dir, name)?;
+        let names = source::list(handle.as_fd())?;
+        let inside = self.selection.enter(folder, || self.path_in_root(path), handle.as_fd(), &names);
+        Ok(Opened { handle, names, inside })
+    }
+
+    /// Whether what is new at `name` counts, and what to know of it when it is a directory.
+    fn decide(&mut self, name: &[u8], stat: &Stat) -> (bool, Folder) {
+        match self.levels.last().and_then(|level| level.inside.as_ref()) {
+            None => (true, self.folder.clone()),
+            Some(inside) if stat.kind == FileType::Directory => inside.descend(&mut self.scratch, name, stat),
+            Some(inside) => (inside.decide(&mut self.scratch, name, stat).0, Folder::default()),
+        }
     }
 
     fn compare(
@@ -187,6 +253,10 @@ impl LiveDiff {
                 return Ok(());
             }
         };
+        let (counts, folder) = self.decide(&name, &stat);
+        if old.is_none() && !counts {
+            return Ok(());
+        }
         let new = match live_entry(dir, &name, &stat) {
             Ok(new) => new,
             Err(error) => {
@@ -195,8 +265,11 @@ impl LiveDiff {
             }
         };
         if stat.kind == FileType::Directory || old.as_ref().is_some_and(|old| old.directory().is_some()) {
+            let filled = old.as_ref().and_then(Entry::directory).is_some_and(|old| old.items > 0);
             let opened = match stat.kind {
-                FileType::Directory => match open_and_list(dir, &name) {
+                // A mount that is not entered may not even answer.
+                FileType::Directory if folder.is_closed() && !filled => None,
+                FileType::Directory => match self.open(dir, &name, &path, &folder) {
                     Ok(live) => Some(live),
                     Err(error) => {
                         self.unreadable(path, old, Some(new), &error);
@@ -263,12 +336,6 @@ fn live_entry(dir: BorrowedFd, name: &[u8], stat: &Stat) -> io::Result<Entry> {
         entry.what = What::Symlink(source::read_link(dir, name)?);
     }
     Ok(entry)
-}
-
-fn open_and_list(dir: BorrowedFd, name: &[u8]) -> io::Result<(OwnedFd, Vec<Box<[u8]>>)> {
-    let handle = source::open_directory(dir, name)?;
-    let names = source::list(handle.as_fd())?;
-    Ok((handle, names))
 }
 
 /// Whether a file of `size` bytes holds `content`: every piece of it has the id that the tree says.

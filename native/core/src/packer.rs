@@ -423,6 +423,8 @@ pub struct Lane {
     /// Bytes read and not yet settled; files are read straight into it.
     pub arena: Vec<u8>,
     offered: Vec<(Class, Id, Range<usize>)>,
+    /// Which worker of a crew it belongs to.
+    pub worker: usize,
 }
 
 impl Lane {
@@ -436,6 +438,7 @@ impl Lane {
             dry_run: settings.dry_run,
             arena: Vec::new(),
             offered: Vec::new(),
+            worker: 0,
         })
     }
 

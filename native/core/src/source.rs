@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
+use crate::acl;
 use crate::error::{Error, Result};
 use crate::node::{Hole, Time, XattrSet};
 
@@ -121,8 +122,8 @@ pub fn read_link(dir: BorrowedFd, name: &[u8]) -> io::Result<Box<[u8]>> {
 
 /// Keeps what belongs to the file itself; `system.` also holds views of other things (NFS ACLs and the like).
 pub(crate) fn is_kept(name: &[u8]) -> bool {
-    let acl = name == b"system.posix_acl_access" || name == b"system.posix_acl_default";
-    acl || [&b"user."[..], b"trusted.", b"security."].iter().any(|prefix| name.starts_with(prefix))
+    let is_acl = [acl::ACCESS, acl::DEFAULT].iter().any(|acl| name == acl.as_bytes());
+    is_acl || [&b"user."[..], b"trusted.", b"security."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Attributes of an open file or directory; none where the file system has none.

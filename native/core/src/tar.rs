@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::acl::{self, Acl};
 use crate::node::{Entry, Hole, Time, What, XattrSet};
 
 pub const BLOCK: usize = 512;
@@ -36,11 +37,14 @@ const MORE_MORE: usize = 504;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// POSIX.1-2001, with `SCHILY.xattr.*` and `GNU.sparse` 1.0.
+    /// POSIX.1-2001, with `SCHILY.xattr.*`, `SCHILY.acl.*` and `GNU.sparse` 1.0.
     Pax,
     /// GNU tar's own: neither attributes nor fractions of seconds.
     Gnu,
 }
+
+/// ACLs as text, and the attributes that they stand for.
+pub const ACLS: [(&str, &str); 2] = [("SCHILY.acl.access", acl::ACCESS), ("SCHILY.acl.default", acl::DEFAULT)];
 
 /// A stretch of data in a sparse file: offset and length.
 pub type Stretch = (u64, u64);
@@ -178,7 +182,12 @@ impl Member<'_> {
             records.put(b"mtime", &decimal(mtime));
         }
         for (name, value) in if self.link.is_none() { &self.xattrs[..] } else { &[] } {
-            records.put(&[&b"SCHILY.xattr."[..], &escape_keyword(name)].concat(), value);
+            records.put(&[XATTR, &escape_keyword(name)].concat(), value);
+            // bsdtar, and GNU tar without `--xattrs-include`, know ACLs as text only.
+            let known = ACLS.iter().find(|(_, attribute)| **name == *attribute.as_bytes());
+            if let Some((key, acl)) = known.zip(Acl::decode(value)).map(|((key, _), acl)| (key, acl)) {
+                records.put(key.as_bytes(), acl.text().as_bytes());
+            }
         }
         if !records.bytes.is_empty() {
             let records = records.finish();

@@ -5,7 +5,7 @@ which Python polls; the interpreter lock is never held while bytes move. Errors 
 """
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar, final, type_check_only
 
 _T_co = TypeVar("_T_co", covariant=True)
@@ -230,6 +230,9 @@ class Explanation:
     @property
     def line(self) -> int:
         """From 1; 0 without a file."""
+    @property
+    def broken(self) -> list[tuple[bytes, str]]:
+        """Ignore files on the way that are not heeded as they stand, below the root, and why."""
 
 @final
 class Writer:
@@ -461,7 +464,9 @@ class TreeDiff(Iterator[list[_Change]]):
 
 @final
 class DirectoryDiff(Iterator[list[_Change]]):
-    """Differences of what is on disk at `path` from `entry`, whose path is shown as `shown`. Contents are compared where
+    """Differences of what is on disk at `path` from `entry`, whose path is shown as `shown`. What `selection` leaves out
+    is not said to be new, nor anything unless `whole`. `below`: the path from the root, where rules count from; `root`:
+    where that is on disk, if it is, for ignore files on the way. Contents are compared where
     the size is the same but the time is not; with `content` wherever the size is. No link is followed; nothing but
     directories and regular files is opened. Raises SourceNotFound when `path` itself cannot be read."""
 
@@ -472,6 +477,10 @@ class DirectoryDiff(Iterator[list[_Change]]):
         entry: Entry,
         path: bytes,
         *,
+        below: bytes = ...,
+        root: bytes | None = None,
+        selection: Selection | None = None,
+        whole: bool = True,
         ignore: Sequence[str] = ...,
         content: bool = False,
     ) -> DirectoryDiff: ...
@@ -566,6 +575,9 @@ class ImportResult:
     @property
     def groups(self) -> list[tuple[int, bytes]]: ...
 
-def import_tar(writer: Writer, fd: int, *, head: bytes = ...) -> Task[ImportResult]:
+def import_tar(
+    writer: Writer, fd: int, *, number_of: Callable[[str, bytes], int | None], head: bytes = ...
+) -> Task[ImportResult]:
     """Takes a tar archive, uncompressed, from `fd` (not closed), behind `head`, which was read already, as one root.
-    Raises ArchiveInvalid, SourceUnreadable."""
+    `number_of(kind, name)`: the number of a `user` or `group` that an ACL names, None when there is none; it must not
+    fail. What is read but for its ACL is among `unreadable`. Raises ArchiveInvalid, SourceUnreadable."""

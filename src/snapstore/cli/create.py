@@ -90,6 +90,12 @@ def recorded(function: F) -> F:
     help="Leave out what matches, in gitignore syntax (repeatable).",
 )
 @click.option(
+    "--iexclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Likewise, in upper or lower case (repeatable).",
+)
+@click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
@@ -102,6 +108,14 @@ def recorded(function: F) -> F:
     type=PATH,
     metavar="FILE",
     help="A file of patterns, like .gitignore (repeatable).",
+)
+@click.option(
+    "--iexclude-file",
+    "iexclude_files",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Likewise, in upper or lower case (repeatable).",
 )
 @click.option("--no-ignore-files", is_flag=True, help="Do not heed .snapignore files.")
 @click.option("--exclude-caches", is_flag=True, help="Leave out caches marked by CACHEDIR.TAG.")

@@ -59,6 +59,9 @@ _LETTERS = {
 @click.option(
     "--content", is_flag=True, help="With DIR: compare contents even where size and time agree."
 )
+@click.option(
+    "--all", is_flag=True, help="With DIR: compare what the snapshot's rules leave out, too."
+)
 @click.pass_obj
 def command(
     settings: Settings,
@@ -74,7 +77,8 @@ def command(
 
     Two snapshots are compared, or a snapshot with a directory: the second is one when no snapshot
     answers to it; ./NAME always is. Lines begin with + added, - removed, M other content, U other
-    metadata, T other type, R renamed, ? unreadable.
+    metadata, T other type, R renamed, ? unreadable. What the snapshot's rules leave out is not
+    added.
 
     The exit status is 0 when there is no difference, 1 when there is, 3 when something on disk
     could not be read.
@@ -101,14 +105,15 @@ def _changes(
     ignore: Sequence[str],
     no_renames: bool,
     content: bool,
+    all: bool,
 ) -> "Iterator[Change]":
     if not _is_directory(store, new):
-        if content:
-            raise Usage("--content is for a directory on disk")
+        if content or all:
+            raise Usage(f"--{'content' if content else 'all'} is for a directory on disk")
         return store.diff(old, new, paths=paths, ignore=ignore, renames=not no_renames)
     if paths:
         raise Usage("a directory is compared as a whole", f"say which part: {old}:PATH {new}/PATH")
-    return store.diff_directory(old, new, ignore=ignore, content=content)
+    return store.diff_directory(old, new, ignore=ignore, content=content, all=all)
 
 
 def _is_directory(store: "Store", name: str) -> bool:

@@ -38,7 +38,7 @@ def command(
 
     FILE may be compressed with gzip, bzip2, xz or zstd; - is standard input. Nothing is unpacked:
     the tree goes into the store as if it had been taken from disk. An archive that is cut off,
-    damaged or hostile leaves no snapshot.
+    damaged or hostile leaves no snapshot. Exit status 3 means that an ACL had to be left out.
     """
     if file == "-" and sys.stdin.isatty():
         raise Usage("an archive is not read from a terminal", "name a file, or use a pipe")
@@ -53,4 +53,4 @@ def command(
         render.document(result.to_dict())
     else:
         print_result(result, settings)
-    return errors.OK
+    return errors.PARTIAL if result.partial else errors.OK

@@ -32,17 +32,20 @@ def arguments(options: dict[str, Any], order: Sequence[str | None]) -> "Selectio
     }
 
 
+_PATTERNS = ("exclude", "iexclude", "include", "exclude_files", "iexclude_files")
+
+
 def _patterns(
     options: dict[str, Any], order: Sequence[str | None]
-) -> "Iterator[str | PatternFile]":
-    from snapstore.api import PatternFile
+) -> "Iterator[str | bytes | PatternFile]":
+    from snapstore.api import PatternFile, any_case
 
-    values = {
-        name: iter(options.pop(name)) for name in ("exclude", "include", "exclude_files") if name
-    }
+    values = {name: iter(options.pop(name)) for name in _PATTERNS}
     for name in order:
         if name == "exclude":
             yield next(values[name])
+        elif name == "iexclude":
+            yield any_case(next(values[name]))
         elif name == "include":
             pattern = next(values[name])
             if not pattern or pattern.startswith("!"):
@@ -50,8 +53,8 @@ def _patterns(
                     f"--include: '{pattern}' is not a pattern", "write a ! in a name as \\!"
                 )
             yield "!" + pattern
-        elif name == "exclude_files":
-            yield PatternFile(next(values[name]))
+        elif name in ("exclude_files", "iexclude_files"):
+            yield PatternFile(next(values[name]), any_case=name == "iexclude_files")
 
 
 def warn_of_absolute(selection: "Selection", paths: Sequence[str]) -> None:
@@ -105,6 +108,8 @@ def show(explained: Sequence["Explanation"], settings: Settings) -> None:
     for explanation in explained:
         verdict = "in " if explanation.taken else "out"
         render.out(f"{verdict}  {render.name(explanation.path)}: {_why(explanation)}")
+    for path, error in dict.fromkeys(one for said in explained for one in said.broken):
+        render.warning(f"{render.name(path)}: {render.plain(error)}")
 
 
 _WHY = {

@@ -184,6 +184,7 @@ class Explanation(_Result):
     `mount`, `size`, `unnamed` (only listed paths are taken there), `missing`, `unreadable`,
     `outside` (no root holds it). `decided_at`: the path, or one above it that decided. `rule`: the
     pattern or marker; `file` and `line`: where it stands, None for one that was given by itself.
+    `broken`: (path, error) of ignore files on the way that cannot be read or have a bad line.
     """
 
     path: PathBytes
@@ -195,10 +196,12 @@ class Explanation(_Result):
     file: PathBytes | None = None
     line: int | None = None
     error: str | None = None
+    broken: tuple[tuple[PathBytes, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         fields: dict[str, Any] = {**_Result.to_dict(self), **path_fields(self.path)}
+        fields["broken"] = [{**path_fields(path), "error": why} for path, why in self.broken]
         for name in ("decided_at", "root", "rule", "file"):
             value = getattr(self, name)
             if value is not None:

@@ -10,9 +10,12 @@ Path_ = str | bytes | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class PatternFile:
-    """A file of patterns in gitignore syntax, relative to each root; it may have comments."""
+    """A file of patterns in gitignore syntax, relative to each root; it may have comments. With
+    `any_case`, each means what `any_case` makes of it.
+    """
 
     path: Path_
+    any_case: bool = False
 
 
 class Selection(TypedDict, total=False):
@@ -22,7 +25,8 @@ class Selection(TypedDict, total=False):
 
     exclude: Sequence[str | bytes | PatternFile]
     """Patterns in gitignore syntax, relative to each root, and files of them. Of those that match,
-    the last decides; one that begins with `!` takes back. A `#` has no meaning but in a file."""
+    the last decides; one that begins with `!` takes back. A `#` has no meaning but in a file.
+    `any_case(pattern)` gives one that matches in upper and lower case."""
     exclude_files: Sequence[Path_]
     """Files of patterns that come after `exclude`."""
     ignore_files: bool

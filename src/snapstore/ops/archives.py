@@ -2,10 +2,12 @@
 
 import bz2
 import contextlib
+import grp
 import gzip
 import io
 import lzma
 import os
+import pwd
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -53,9 +55,19 @@ def take(archive: Archive, writer: "_native.Writer", wait: Wait) -> "_native.Imp
         head = _head(descriptor)
         found = _decoder(head)
         if found is None:
-            return wait(_native.import_tar(writer, descriptor, head=head))
+            return wait(_native.import_tar(writer, descriptor, number_of=_number_of, head=head))
         with _Pump(descriptor, head, *found) as pump:
-            return wait(_native.import_tar(writer, pump.output))
+            return wait(_native.import_tar(writer, pump.output, number_of=_number_of))
+
+
+def _number_of(kind: str, name: bytes) -> int | None:
+    """The number of a user or group of this machine."""
+    try:
+        if kind == "user":
+            return pwd.getpwnam(os.fsdecode(name)).pw_uid
+        return grp.getgrnam(os.fsdecode(name)).gr_gid
+    except (KeyError, ValueError, OSError):  # unknown, no name at all, no user database
+        return None
 
 
 @contextlib.contextmanager

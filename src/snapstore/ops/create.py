@@ -33,7 +33,7 @@ from snapstore.model.snapshot import Root, Snapshot
 from snapstore.ops import archives
 from snapstore.ops.archives import Archive
 from snapstore.ops.running import Meter
-from snapstore.ops.selection import Place, Rules, places
+from snapstore.ops.selection import Place, Rules, listed_record, own_directories, places
 from snapstore.ops.selection import explain as explain_path
 from snapstore.repository.commit import Taken, commit_steps
 from snapstore.repository.open import Repository
@@ -179,7 +179,7 @@ def explain(
     """Why a create of `roots` takes `path`, or leaves it out."""
     found = _places(repository, roots, listed)
     rules = Rules.of(selection)
-    return explain_path(found, rules, _own_directories(repository), _absolute(path))
+    return explain_path(found, rules, own_directories(repository), _absolute(path))
 
 
 def create(repository: Repository, plan: Plan, observer: Observer | None) -> CreateResult:
@@ -294,7 +294,7 @@ class _Taker:
 
     def _take_roots(self, writer: "_native.Writer", caches: "_Caches") -> Iterator[_Root]:
         plan, wait = self.plan, partial(self.meter.wait, goes_on=True)
-        selection = plan.rules.native(_own_directories(self.repository))
+        selection = plan.rules.native(own_directories(self.repository))
         devices = [path for path in plan.images if not _is_plain_file(path)]
         images = [Place(path) for path in plan.images if path not in devices]
         for number, place in enumerate([*plan.places, *images]):
@@ -377,8 +377,7 @@ class _Taker:
             "stored_bytes": self.written.stored_bytes,
             "elapsed_ms": round(self.meter.elapsed_s * 1000),
         }
-        listed = sum(len(place.named) for place in plan.places)
-        rules = plan.rules.record() | ({"listed": listed} if listed else {})
+        rules = plan.rules.record() | listed_record(plan.places)
         return records.encode(
             roots=[_recorded(root) for root in self.roots],
             source=plan.source,
@@ -534,17 +533,6 @@ def _comes_once(plan: Plan) -> bool:
     """Whether something cannot be read a second time."""
     streams = any(stream.fd is not None for stream in plan.streams)
     return streams or (plan.archive is not None and plan.archive.once)
-
-
-def _own_directories(repository: Repository) -> list[tuple[int, int]]:
-    """(device, inode) of the store and of what is derived from it: never taken."""
-    found = []
-    for path in (repository.path, repository.local):
-        if path is not None:
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                found.append((status.st_dev, status.st_ino))
-    return found
 
 
 @contextlib.contextmanager

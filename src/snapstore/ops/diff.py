@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from snapstore import _native
 from snapstore.base.bytestext import to_text
-from snapstore.base.errors import InvalidArgument, PathNotFound, SourceNotFound
+from snapstore.base.errors import DamagedObject, InvalidArgument, PathNotFound, SourceNotFound
 from snapstore.model.findings import FIELDS, Change
 from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import places
+from snapstore.ops.selection import Rules, own_directories
 from snapstore.repository.open import Repository
 
 Side = tuple[bytes, "_native.Entry"]
@@ -57,8 +58,10 @@ def diff_directory(
     *,
     ignore: Sequence[str],
     content: bool,
+    all: bool,
 ) -> Iterator[Change]:
-    """Differences of what is on disk from a snapshot, or from a path in it.
+    """Differences of what is on disk from a snapshot, or from a path in it; `all`: those too that
+    its rules leave out.
 
     PathNotFound, SourceNotFound, InvalidArgument.
     """
@@ -67,20 +70,46 @@ def diff_directory(
     ignore = _known_fields(ignore)
     if not os.path.lexists(directory):
         raise SourceNotFound(f"there is no {to_text(directory)}")
+    rules = Rules(ignore_files=False) if all else _rules(snapshot)
+    selection = rules.native(own_directories(repository))
+    listed = None if all else snapshot.rules.get("only_listed")
     steps: list[_native.DirectoryDiff | _native.TreeDiff] = []
-    for (shown, entry), path in _counterparts(reader, snapshot, within, directory):
-        if os.path.lexists(path):
-            steps.append(
-                _native.DirectoryDiff(reader, shown, entry, path, ignore=ignore, content=content)
-            )
-        else:
+    for place, path in _counterparts(reader, snapshot, within, directory):
+        shown, entry, below = place.path, place.entry, place.below
+        if not os.path.lexists(path):
             steps.append(_native.TreeDiff(reader, [((shown, entry), None)], ignore=ignore))
+            continue
+        steps.append(
+            _native.DirectoryDiff(
+                reader,
+                shown,
+                entry,
+                path,
+                below=below,
+                root=path[: -len(below)] if below and path.endswith(b"/" + below) else None,
+                selection=selection,
+                whole=to_text(place.root.path) != listed,
+                ignore=ignore,
+                content=content,
+            )
+        )
     return itertools.chain.from_iterable(map(_changes, steps))
+
+
+def _rules(snapshot: Snapshot) -> Rules:
+    """The rules by which a snapshot was made."""
+    try:
+        return Rules.recorded(snapshot.rules)
+    except (DamagedObject, InvalidArgument) as error:
+        raise InvalidArgument(
+            f"the rules of snapshot {snapshot.short_id} have no meaning: {error.message}",
+            hint="compare without them (--all)",
+        ) from error
 
 
 def _counterparts(
     reader: "_native.Reader", snapshot: Snapshot, within: bytes | None, directory: bytes
-) -> list[tuple[Side, bytes]]:
+) -> list[tuple[places.Place, bytes]]:
     """What of the snapshot is compared with which path on disk.
 
     What is at a path that the snapshot took, with its own; else as restore would put it: a single
@@ -89,16 +118,17 @@ def _counterparts(
     path = os.path.abspath(directory)
     if within:
         place = places.find(reader, snapshot, within)
-        return [((place.path, place.entry), _followed(path, place.entry))]
+        return [(place, _followed(path, place.entry))]
     try:
         place = places.find(reader, snapshot, path)
-        return [((place.path, place.entry), _followed(path, place.entry))]
+        return [(place, _followed(path, place.entry))]
     except PathNotFound:
-        sides = [(root.path, reader.root(bytes.fromhex(root.id))) for root in snapshot.roots]
-    if len(sides) == 1:
-        return [(sides[0], _followed(path, sides[0][1]))]
+        roots = snapshot.roots
+    found = [places.Place(root, b"", reader.root(bytes.fromhex(root.id))) for root in roots]
+    if len(found) == 1:
+        return [(found[0], _followed(path, found[0].entry))]
     top = os.path.realpath(path)
-    return [(side, os.path.join(top, side[0].lstrip(b"/"))) for side in sides]
+    return [(place, os.path.join(top, place.path.lstrip(b"/"))) for place in found]
 
 
 def _followed(path: bytes, entry: "_native.Entry") -> bytes:

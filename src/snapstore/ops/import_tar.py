@@ -9,6 +9,7 @@ from snapstore.base.progress import Observer
 from snapstore.model.results import CreateResult
 from snapstore.ops import create as creating
 from snapstore.ops.archives import Archive
+from snapstore.ops.selection import Rules
 from snapstore.repository.open import Repository
 
 _SUFFIXES = (b".gz", b".bz2", b".xz", b".zst", b".tar", b".tgz", b".tbz2", b".txz", b".tzst")
@@ -32,6 +33,7 @@ def import_tar(
         images=(),
         streams=(),
         archive=archive,
+        rules=Rules(ignore_files=False),  # an archive's are but files
         **options,
     )
     return creating.create(repository, plan, observer)

@@ -2,8 +2,9 @@
 one path.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,11 @@ from snapstore import _native
 from snapstore.base import bytestext
 from snapstore.base.errors import InvalidArgument, SourceUnreadable
 from snapstore.base.units import size_bytes
+from snapstore.model.fields import take, take_bytes, take_int, take_list
+from snapstore.model.patterns import any_case
 from snapstore.model.results import Explanation
 from snapstore.model.selection import PatternFile, Selection
+from snapstore.repository.open import Repository
 
 Line = tuple[bytes, bytes | None, int]
 Path_ = str | bytes | os.PathLike[str]
@@ -46,6 +50,24 @@ class Rules:
             one_file_system=selection.get("one_file_system", False),
         )
         rules.native([])  # whatever is wrong with them is said at once
+        return rules
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> "Rules":
+        """What `record` gave. Keys that this version does not know say nothing. DamagedObject,
+        InvalidArgument (a pattern that has no meaning).
+        """
+        record = dict(record)
+        limit = "exclude_larger_than"
+        rules = cls(
+            lines=tuple((line, None, 0) for line in _byte_strings(record, "exclude")),
+            ignore_files=not take(record, "no_ignore_files", int, 0),
+            caches=bool(take(record, "exclude_caches", int, 0)),
+            markers=_byte_strings(record, "exclude_if_present"),
+            larger_than=take_int(record, limit) if limit in record else None,
+            one_file_system=bool(take(record, "one_file_system", int, 0)),
+        )
+        rules.native([])
         return rules
 
     def native(self, skip: Sequence[tuple[int, int]]) -> "_native.Selection":
@@ -146,6 +168,7 @@ def _explain(place: Place, selection: "_native.Selection", path: bytes) -> Expla
         file=None if said.file is None else os.path.join(place.path, said.file),
         line=said.line or None,
         error=bytestext.to_text(said.text) if said.text and not rule else None,
+        broken=tuple((place.prefix + path, why) for path, why in said.broken),
     )
 
 
@@ -164,6 +187,32 @@ def _place(path: bytes, below: Sequence[bytes], *, whole: bool) -> Place:
     return Place(path, tuple(one[length:] for one in below), whole)
 
 
+def listed_record(places: Sequence[Place]) -> dict[str, Any]:
+    """What was listed below these roots, for `rules` of a snapshot's record."""
+    record: dict[str, Any] = {}
+    if listed := sum(len(place.named) for place in places):
+        record["listed"] = listed
+    for place in places:
+        if not place.whole:
+            record["only_listed"] = bytestext.to_text(place.path)
+    return record
+
+
+def own_directories(repository: Repository) -> list[tuple[int, int]]:
+    """(device, inode) of the store and of what is derived from it: never taken."""
+    found = []
+    for path in (repository.path, repository.local):
+        if path is not None:
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _byte_strings(record: dict[str, Any], key: str) -> tuple[bytes, ...]:
+    return tuple(take_bytes({key: text}, key) for text in take_list(record, key, str))
+
+
 def _marker(name: str | bytes) -> bytes:
     marker = os.fsencode(name)
     if not marker or b"/" in marker or b"\0" in marker or marker in (b".", b".."):
@@ -174,7 +223,9 @@ def _marker(name: str | bytes) -> bytes:
 def _lines(patterns: Iterable[str | bytes | PatternFile]) -> Iterator[Line]:
     for pattern in patterns:
         if isinstance(pattern, PatternFile):
-            yield from _lines_of_file(os.path.abspath(os.fsencode(pattern.path)))
+            file = os.path.abspath(os.fsencode(pattern.path))
+            for line, number in _lines_of_file(file):
+                yield any_case(line) if pattern.any_case else line, file, number
             continue
         line = os.fsencode(pattern)
         if not line.strip(b" \r"):
@@ -183,7 +234,7 @@ def _lines(patterns: Iterable[str | bytes | PatternFile]) -> Iterator[Line]:
         yield (b"\\" + line if line.startswith(b"#") else line), None, 0
 
 
-def _lines_of_file(path: bytes) -> Iterator[Line]:
+def _lines_of_file(path: bytes) -> Iterator[tuple[bytes, int]]:
     try:
         with open(path, "rb") as file:
             text = file.read().removeprefix(b"\xef\xbb\xbf")
@@ -195,4 +246,4 @@ def _lines_of_file(path: bytes) -> Iterator[Line]:
     for number, line in enumerate(text.split(b"\n"), 1):
         line = line.removesuffix(b"\r")
         if line.strip(b" ") and not line.startswith(b"#"):
-            yield line, path, number
+            yield line, number

@@ -11,17 +11,16 @@ mod tree;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use crate::acl::Kind;
 use crate::chunker::{Chunker, IN_PLACE_MAX};
-use crate::content::{cut_arena, Crew, Segment};
+use crate::content::{cut_arena, Helpers, Segment};
+use crate::crew::{self, Crew, Job};
 use crate::error::{Error, Result};
 use crate::node::{content_of, Content, Hole};
 use crate::packer::{Lane, Packer};
-use crate::progress::add;
-use crate::queue::Queue;
 use crate::reader::lock;
 use crate::take::Taken;
 
@@ -32,6 +31,9 @@ use tree::Tree;
 pub const MAX_TREE_BYTES: usize = 1 << 30;
 /// Names of users and of groups that are kept.
 const MAX_NAMES: usize = 10_000;
+
+/// The number of a user or group of this machine.
+pub type Numbers = dyn Fn(Kind, &[u8]) -> Option<u32> + Sync;
 
 /// A root that was imported, and the names of owners that the archive gave.
 #[derive(Clone, Debug, Default)]
@@ -53,110 +55,69 @@ enum Task {
     Segment(Segment),
 }
 
+impl From<Segment> for Task {
+    fn from(segment: Segment) -> Task {
+        Task::Segment(segment)
+    }
+}
+
 struct Import<'a> {
     packer: &'a Packer,
     chunker: &'a Chunker,
-    queue: Queue<Task>,
-    workers: usize,
+    numbers: &'a Numbers,
+    crew: Crew<'a, Task>,
     /// Batches handed out and not done.
     under_way: Mutex<usize>,
     batch_done: Condvar,
     /// Contents by number of the node.
     contents: Mutex<Vec<(u32, Content)>>,
     buffers: Mutex<Vec<Vec<u8>>>,
-    read_bytes: AtomicU64,
     parsed: Mutex<Option<(Tree, Imported)>>,
-    failure: Mutex<Option<Error>>,
 }
 
-/// Imports what can be read from `input` behind `head`, which was read already.
+/// Imports what can be read from `input` behind `head`, which was read already. `numbers`: what names in ACLs mean.
 pub fn import_tar(
     packer: &Packer,
     chunker: &Chunker,
     lanes: &mut [Lane],
     input: OwnedFd,
     head: Vec<u8>,
+    numbers: &Numbers,
 ) -> Result<Imported> {
     let import = Import {
         packer,
         chunker,
-        queue: Queue::new(lanes.len(), [Task::Parse(input, head)]),
-        workers: lanes.len(),
+        numbers,
+        crew: Crew::new(packer, lanes.len()),
         under_way: Mutex::new(0),
         batch_done: Condvar::new(),
         contents: Mutex::default(),
         buffers: Mutex::default(),
-        read_bytes: AtomicU64::new(0),
         parsed: Mutex::new(None),
-        failure: Mutex::new(None),
     };
-    import.go(lanes)?;
+    crew::work(&import, lanes, Task::Parse(input, head))?;
     let parsed = lock(&import.parsed).take();
     let (mut tree, mut imported) = parsed.ok_or_else(|| Error::Internal("an archive was not parsed".into()))?;
     tree.fill(lock(&import.contents).drain(..))?;
     tree.store(packer, &mut lanes[0], &mut imported.taken)?;
     lanes[0].settle(packer)?;
     imported.taken.kind = "directory";
-    imported.taken.read_bytes = import.read_bytes.load(Relaxed);
+    imported.taken.unreadable.sort();
+    imported.taken.read_bytes = import.crew.read_bytes();
     imported.taken.packs = packer.take_used();
     Ok(imported)
 }
 
 impl Import<'_> {
-    fn go(&self, lanes: &mut [Lane]) -> Result<()> {
-        std::thread::scope(|scope| {
-            for (worker, lane) in lanes.iter_mut().enumerate() {
-                scope.spawn(move || {
-                    let work = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.work(worker, lane)));
-                    if work.is_err() {
-                        self.fail(Error::Internal("a worker panicked".into()));
-                    }
-                });
-            }
-        });
-        lock(&self.failure).take().map_or(Ok(()), Err)
-    }
-
-    fn work(&self, worker: usize, lane: &mut Lane) {
-        while let Some(task) = self.queue.pop(worker) {
-            if let Err(error) = self.run(lane, task) {
-                self.fail(error);
-            }
-            self.queue.finished();
-        }
-        if let Err(error) = lane.settle(self.packer) {
-            self.fail(error);
-        }
-    }
-
-    fn fail(&self, error: Error) {
-        lock(&self.failure).get_or_insert(error);
-        self.queue.stop();
-    }
-
-    fn run(&self, lane: &mut Lane, task: Task) -> Result<()> {
-        self.packer.progress.check()?;
-        match task {
-            Task::Parse(input, head) => {
-                let check = || self.check();
-                let parsed = parse::Parser::new(self, Input::new(input, head, &check)).run(lane)?;
-                *lock(&self.parsed) = Some(parsed);
-                Ok(())
-            }
-            Task::Batch(batch) => self.store_batch(lane, batch),
-            Task::Segment(segment) => segment.run(self.packer, self.chunker, lane),
-        }
-    }
-
     /// Gives a batch to whoever is free, and works too while many are under way.
     fn hand_out_batch(&self, lane: &mut Lane, batch: Batch) -> Result<()> {
         *lock(&self.under_way) += 1;
-        self.queue.push_urgent(Task::Batch(batch));
-        while *lock(&self.under_way) > self.workers + 1 {
-            self.check()?;
+        self.crew.push_urgent(Task::Batch(batch));
+        while *lock(&self.under_way) > self.crew.workers + 1 {
+            self.crew.check()?;
             if !self.help(lane)? {
                 let under_way = lock(&self.under_way);
-                if *under_way > self.workers + 1 {
+                if *under_way > self.crew.workers + 1 {
                     drop(self.batch_done.wait_timeout(under_way, Duration::from_millis(20)));
                 }
             }
@@ -171,7 +132,7 @@ impl Import<'_> {
         }
         lock(&self.contents).extend(contents);
         let mut buffers = lock(&self.buffers);
-        if buffers.len() < self.workers + 2 {
+        if buffers.len() < self.crew.workers + 2 {
             let mut data = batch.data;
             data.clear();
             buffers.push(data);
@@ -195,36 +156,23 @@ impl Import<'_> {
     }
 }
 
-impl Crew for Import<'_> {
-    fn hand_out(&self, segment: Segment) {
-        self.queue.push_urgent(Task::Segment(segment));
+impl Job for Import<'_> {
+    type Task = Task;
+
+    fn crew(&self) -> &Crew<'_, Task> {
+        &self.crew
     }
 
-    fn help(&self, lane: &mut Lane) -> Result<bool> {
-        let Some(task) = self.queue.take_urgent() else { return Ok(false) };
-        let done = self.run(lane, task);
-        self.queue.finished();
-        done.map(|()| true)
-    }
-
-    fn allowance(&self) -> u64 {
-        self.workers as u64 + 2
-    }
-
-    fn check(&self) -> Result<()> {
-        self.packer.progress.check()?;
-        if self.queue.is_stopped() {
-            return Err(Error::Cancelled);
+    fn run(&self, lane: &mut Lane, task: Task) -> Result<()> {
+        match task {
+            Task::Parse(input, head) => {
+                let check = || self.crew.check();
+                let parsed = parse::Parser::new(self, Input::new(input, head, &check)).run(lane)?;
+                *lock(&self.parsed) = Some(parsed);
+                Ok(())
+            }
+            Task::Batch(batch) => self.store_batch(lane, batch),
+            Task::Segment(segment) => segment.run(self.packer, self.chunker, lane),
         }
-        Ok(())
-    }
-
-    fn read(&self, bytes: u64) {
-        self.skipped(bytes);
-        self.read_bytes.fetch_add(bytes, Relaxed);
-    }
-
-    fn skipped(&self, bytes: u64) {
-        add(&self.packer.progress.done_bytes, bytes);
     }
 }

@@ -1,10 +1,13 @@
 //! Reading an archive's members one after the other: ustar, pax, old and new GNU headers, sparse files of every kind.
 
+use std::collections::HashMap;
+
 use super::input::Input;
 use super::tree::Tree;
 use super::{Batch, Import, Imported, MAX_NAMES};
+use crate::acl::{self, Acl, Kind};
 use crate::chunker::HEAD_LEN;
-use crate::content::{cut_arena, Crew, LargeFile};
+use crate::content::{cut_arena, LargeFile};
 use crate::error::{show, Error, Result};
 use crate::node::{
     self, content_of, Content, Directory, Entry, Hole, List, Sequence, What, XattrSet, Xattrs, MAX_XATTRS_LEN,
@@ -13,8 +16,8 @@ use crate::packer::Lane;
 use crate::progress::add;
 use crate::reader::lock;
 use crate::source::{self, is_kept};
-use crate::take::{Taken, SHARED_FILE};
-use crate::tar::{self, Block, Fault, Pax, Stretch};
+use crate::take::{Taken, MAX_LISTED, SHARED_FILE};
+use crate::tar::{self, Block, Fault, Pax, Stretch, ACLS};
 
 /// Headers that stand before a member: pax records (attributes among them), long names.
 const MAX_HEADER: u64 = 20 << 20;
@@ -32,6 +35,8 @@ pub(super) struct Parser<'a, 'b> {
     tree: Tree,
     imported: Imported,
     global: Pax,
+    /// Of users and groups of this machine that were asked for.
+    numbers: HashMap<(Kind, Vec<u8>), Option<u32>>,
     batch: Batch,
     /// Where the member that is read begins, and what it is called as far as is known.
     start: u64,
@@ -64,6 +69,7 @@ impl<'a, 'b> Parser<'a, 'b> {
             tree: Tree::new(),
             imported: Imported { taken: Taken::default(), ..Imported::default() },
             global: Pax::default(),
+            numbers: HashMap::new(),
             batch: Batch { data: Vec::new(), files: Vec::new() },
             start: 0,
             name: Vec::new(),
@@ -249,8 +255,8 @@ impl<'a, 'b> Parser<'a, 'b> {
                 table.insert(id, name.to_vec());
             }
         }
-        let mode = self.fine(block.mode())?;
-        let xattrs = self.xattrs(lane, pax)?;
+        let mut mode = self.fine(block.mode())?;
+        let xattrs = self.xattrs(lane, pax, &mut mode)?;
         Ok(Entry { name: Box::default(), mode, uid, gid, mtime, what: What::Fifo, xattrs })
     }
 
@@ -263,8 +269,8 @@ impl<'a, 'b> Parser<'a, 'b> {
         Ok((self.fine(part("SCHILY.devmajor", major))?, self.fine(part("SCHILY.devminor", minor))?))
     }
 
-    /// The attributes that a create would have kept.
-    fn xattrs(&mut self, lane: &mut Lane, pax: &Pax) -> Result<Option<Box<Xattrs>>> {
+    /// The attributes that a create would have kept. An ACL has the last word about the mode.
+    fn xattrs(&mut self, lane: &mut Lane, pax: &Pax, mode: &mut u16) -> Result<Option<Box<Xattrs>>> {
         let mut set: XattrSet = Vec::new();
         for (name, value) in pax.xattrs().filter(|(name, _)| is_kept(name)) {
             if name.len() > 255 || name.contains(&0) || value.len() > MAX_VALUE_LEN {
@@ -272,6 +278,7 @@ impl<'a, 'b> Parser<'a, 'b> {
             }
             set.push((name, value.to_vec()));
         }
+        self.acls(pax, mode, &mut set);
         if set.is_empty() {
             return Ok(None);
         }
@@ -289,6 +296,50 @@ impl<'a, 'b> Parser<'a, 'b> {
         lane.arena.extend_from_slice(&bytes);
         let list = cut_arena(self.import.packer, self.import.chunker, lane, start, &[])?;
         Ok(Some(Box::new(Xattrs::Chunks { len: bytes.len() as u64, list })))
+    }
+
+    /// ACLs that the archive has as text only. One that cannot be read is left out and reported.
+    fn acls(&mut self, pax: &Pax, mode: &mut u16, set: &mut XattrSet) {
+        for (key, attribute) in ACLS {
+            let Some(text) = pax.get(key) else { continue };
+            if set.iter().any(|(name, _)| *name == attribute.as_bytes()) {
+                continue;
+            }
+            let (known, numbers) = (&mut self.numbers, self.import.numbers);
+            let number = |kind: Kind, name: &[u8]| match known.get(&(kind, name.to_vec())) {
+                Some(number) => *number,
+                None => {
+                    let number = numbers(kind, name);
+                    if known.len() < MAX_NAMES {
+                        known.insert((kind, name.to_vec()), number);
+                    }
+                    number
+                }
+            };
+            match Acl::parse(text, number) {
+                Ok(acl) => {
+                    let is_access = attribute == acl::ACCESS;
+                    if is_access {
+                        *mode = *mode & !0o777 | acl.mode();
+                    }
+                    if !(is_access && acl.is_mode()) {
+                        set.push((attribute.as_bytes().to_vec(), acl.encode()));
+                    }
+                }
+                Err(why) => self.report(&format!("its ACL was left out: {why}")),
+            }
+        }
+    }
+
+    /// Notes something that the member that is read has lost.
+    fn report(&mut self, why: &str) {
+        add(&self.import.packer.progress.errors, 1);
+        let taken = &mut self.imported.taken;
+        taken.unreadable_count += 1;
+        if taken.unreadable.len() < MAX_LISTED {
+            let path = Tree::names(&self.name).unwrap_or_default().join(&b'/');
+            taken.unreadable.push((path, why.into()));
+        }
     }
 
     // Files
@@ -402,7 +453,7 @@ impl<'a, 'b> Parser<'a, 'b> {
         let start = self.batch.data.len();
         let mut content = Expanded { map: &stored.map, next: 0 };
         content.append(&mut self.input, &mut self.batch.data, 0, stored.size as usize)?;
-        self.import.read(stored.len);
+        self.import.crew.read(stored.len);
         self.batch.files.push((node, start..self.batch.data.len(), stored.holes));
         if self.batch.data.len() >= BATCH_BYTES || self.batch.files.len() >= BATCH_FILES {
             self.flush(lane)?;

@@ -192,7 +192,8 @@ impl Packs {
             return Err(Error::Damaged(format!("damaged pack {}: block {number} is too long", what())));
         }
         let fits = |b: &Vec<u8>| (plain_len..=plain_len * 2 + GRAIN).contains(&b.capacity());
-        let mut plain = self.spare.take_if(fits).unwrap_or_else(|| Vec::with_capacity(plain_len.next_multiple_of(GRAIN)));
+        let mut plain =
+            self.spare.take_if(fits).unwrap_or_else(|| Vec::with_capacity(plain_len.next_multiple_of(GRAIN)));
         let mut scratch = match self.scratch.take_if(|_| true) {
             Some(scratch) => scratch,
             None => Scratch { codec: Codec::new(0)?, stored: Vec::new() },

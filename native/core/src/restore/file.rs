@@ -10,8 +10,8 @@ use rustix::io::{pwritev, Errno};
 use super::attributes::{Has, Object};
 use super::folder::Folder;
 use super::tally::Trouble;
-use super::target::ACCESS_ACL;
 use super::{Here, Run, Task};
+use crate::acl;
 use crate::chunker::is_zero;
 use crate::error::Error;
 use crate::id::ZERO_ID;
@@ -103,7 +103,7 @@ impl Run<'_> {
             .map_err(|e| Trouble::system("create", e, &here.path()))?;
         if self.given.is_none() {
             // Its directory is not ours: it may have handed down a list.
-            let _ = fremovexattr(&file, ACCESS_ACL);
+            let _ = fremovexattr(&file, acl::ACCESS);
         }
         Ok((file, has))
     }

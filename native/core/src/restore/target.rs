@@ -8,11 +8,9 @@ use rustix::fs::{fchmod, fchown, fremovexattr, fstat, mkdirat, openat, unlinkat,
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
+use crate::acl;
 use crate::error::{show_path, Error, Result};
 use crate::id::random_bytes;
-
-pub(crate) const ACCESS_ACL: &str = "system.posix_acl_access";
-pub(crate) const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 /// What a new file in the target is given by the system.
 #[derive(Clone, Copy)]
@@ -59,8 +57,8 @@ pub(crate) fn open_directory(target: &Path) -> Result<(OwnedFd, Given)> {
     // Where these are not allowed, the probe below sees what follows from it.
     let _ = fchown(&fd, Some(geteuid()), Some(getegid()));
     let _ = fchmod(&fd, Mode::from_raw_mode(0o700));
-    let _ = fremovexattr(&fd, DEFAULT_ACL);
-    let _ = fremovexattr(&fd, ACCESS_ACL);
+    let _ = fremovexattr(&fd, acl::DEFAULT);
+    let _ = fremovexattr(&fd, acl::ACCESS);
     let given = probe(fd.as_fd()).map_err(|e| failed("write into", target, e))?;
     Ok((fd, given))
 }

@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::{has, Selection, Why, CACHE_TAG};
+use super::{Selection, Why, CACHE_TAG};
 use crate::error::{reason, show_path, Error, Result};
 use crate::source;
 
@@ -24,10 +25,23 @@ pub struct Explanation {
     /// The file that the pattern stands in: as the caller called it; for an ignore file, its path below the root.
     pub file: Option<Vec<u8>>,
     pub line: u32,
+    /// Ignore files on the way that are not heeded as they stand, and why.
+    pub broken: Vec<(Vec<u8>, String)>,
 }
 
 /// Explains `path`, relative to `root`.
-pub fn explain(root: &Path, selection: &Selection, path: &[u8]) -> Result<Explanation> {
+pub fn explain(root: &Path, selection: &Arc<Selection>, path: &[u8]) -> Result<Explanation> {
+    let mut broken = Vec::new();
+    let explained = follow(root, selection, path, &mut broken)?;
+    Ok(Explanation { broken, ..explained })
+}
+
+fn follow(
+    root: &Path,
+    selection: &Arc<Selection>,
+    path: &[u8],
+    broken: &mut Vec<(Vec<u8>, String)>,
+) -> Result<Explanation> {
     let cannot = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => Error::SourceNotFound(format!("cannot take {}: {}", show_path(root), reason(&e))),
         _ => Error::SourceUnreadable(format!("cannot take {}: {}", show_path(root), reason(&e))),
@@ -54,16 +68,15 @@ pub fn explain(root: &Path, selection: &Selection, path: &[u8]) -> Result<Explan
             Ok(stat) => stat,
             Err(error) => return failed(&at, &error),
         };
-        let mut left = all;
-        let inside = selection.enter(&folder, || above.clone(), handle.as_fd(), &mut left);
+        let inside = selection.enter(&folder, || above.clone(), handle.as_fd(), &all);
+        broken.extend(inside.broken.iter().map(|(path, error)| (path.clone(), reason(error))));
         let (taken, why) = inside.decide(&mut scratch, name, &stat);
         let explained = explained(taken, &why, &at);
         if !taken {
             return Ok(explained);
         }
-        if !has(&left, name) {
-            let trouble = inside.troubles.iter().find(|(path, _)| *path == at);
-            return Ok(trouble.map_or(explained, |(path, error)| failure(path, error)));
+        if let Some((path, error)) = inside.broken.as_ref().filter(|_| inside.is_lost(name)) {
+            return Ok(failure(path, error));
         }
         if names.peek().is_none() {
             return Ok(explained);
@@ -121,14 +134,12 @@ fn explained(taken: bool, why: &Why, at: &[u8]) -> Explanation {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::select::named::Named;
     use crate::select::pattern::{Pattern, Rules};
 
     fn why(root: &Path, selection: &Selection, path: &str) -> (bool, &'static str, String) {
-        let said = explain(root, selection, path.as_bytes()).unwrap();
+        let said = explain(root, &Arc::new(selection.clone()), path.as_bytes()).unwrap();
         (said.taken, said.why, String::from_utf8(said.text).unwrap())
     }
 
@@ -153,5 +164,9 @@ mod tests {
         assert_eq!(why(top, &selection, "a/x.o").1, "named");
         assert_eq!(why(top, &selection, "a/keep.o"), (false, "unnamed", String::new()));
         assert_eq!(why(top, &selection, "none").1, "missing");
+        selection.named = Named::default();
+        std::fs::write(top.join("a/.snapignore"), "[a\n*.o\n").unwrap();
+        let broken = explain(top, &Arc::new(selection), b"a/b/y").unwrap().broken;
+        assert_eq!(broken, [(b"a/.snapignore".to_vec(), "line 1 is not a pattern: a [ has no ]".into())]);
     }
 }

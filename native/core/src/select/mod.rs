@@ -5,7 +5,8 @@
 //! from the deepest directory up, and the limits decide. In a directory with a marker only the marker is taken.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
@@ -91,15 +92,18 @@ pub enum Why<'a> {
 pub type Trouble = (Vec<u8>, io::Error);
 
 /// A directory whose entries are being decided about.
-pub struct Inside<'a> {
-    selection: &'a Selection,
+pub struct Inside {
+    selection: Arc<Selection>,
     folder: Folder,
     /// The directory's own path from the root, with a slash; empty when no rule looks at it.
     path: Vec<u8>,
-    marker: Option<&'a [u8]>,
-    /// Entries that a marker left out.
-    pub left_out: u64,
-    pub troubles: Vec<Trouble>,
+    marker: Option<Box<[u8]>>,
+    /// Its ignore file cannot be read, and so not be taken either.
+    blind: bool,
+    /// What was named here and is missing.
+    pub missing: Vec<Trouble>,
+    /// Its ignore file, if that is not heeded as it stands.
+    pub broken: Option<Trouble>,
 }
 
 impl Selection {
@@ -108,21 +112,48 @@ impl Selection {
         Folder { named: self.named.clone(), ignores: None, dev, chosen: true }
     }
 
-    /// Begins with a directory; of its sorted `names` only those stay that are to be decided about.
+    /// What to know of a directory `below` a root. What cannot be read on the way says nothing.
+    pub fn way(self: &Arc<Selection>, root: &Path, below: &[u8]) -> io::Result<Folder> {
+        let mut handle = source::open_path(root)?;
+        let mut folder = self.top(source::stat_fd(handle.as_fd())?.dev);
+        let mut path = Vec::new();
+        for name in below.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            let Ok(found) = self.step(&folder, &path, handle.as_fd(), name) else { break };
+            (handle, folder) = found;
+            path = [&with_slash(path), name].concat();
+        }
+        Ok(folder)
+    }
+
+    fn step(
+        self: &Arc<Selection>,
+        folder: &Folder,
+        path: &[u8],
+        handle: BorrowedFd,
+        name: &[u8],
+    ) -> io::Result<(OwnedFd, Folder)> {
+        let inside = self.enter(folder, || path.to_vec(), handle, &source::list(handle)?);
+        let stat = source::stat_at(handle, name)?;
+        let below = source::open_directory(handle, name)?;
+        Ok((below, inside.descend(&mut Vec::new(), name, &stat).1))
+    }
+
+    /// Begins with a directory and its sorted `names`.
     pub fn enter(
-        &self,
+        self: &Arc<Selection>,
         folder: &Folder,
         path: impl Fn() -> Vec<u8>,
         handle: BorrowedFd,
-        names: &mut Vec<Box<[u8]>>,
-    ) -> Inside<'_> {
+        names: &[Box<[u8]>],
+    ) -> Inside {
         let mut inside = Inside {
-            selection: self,
+            selection: self.clone(),
             folder: folder.clone(),
             path: Vec::new(),
             marker: None,
-            left_out: 0,
-            troubles: Vec::new(),
+            blind: false,
+            missing: Vec::new(),
+            broken: None,
         };
         inside.seek_named(names);
         inside.seek_marker(handle, names);
@@ -147,39 +178,29 @@ fn has(names: &[Box<[u8]>], name: &[u8]) -> bool {
     names.binary_search_by(|found| (**found).cmp(name)).is_ok()
 }
 
-impl<'a> Inside<'a> {
-    /// What is named here and missing is reported; where only what is named is taken, the rest goes.
-    fn seek_named(&mut self, names: &mut Vec<Box<[u8]>>) {
+impl Inside {
+    /// What is named here and missing is reported.
+    fn seek_named(&mut self, names: &[Box<[u8]>]) {
         let named = &self.folder.named;
-        if !named.is_empty() {
-            for name in named.names().filter(|name| !has(names, name)) {
-                let gone = |path| (path, io::Error::from(rustix::io::Errno::NOENT));
-                self.troubles.extend(named.paths(name, true).into_iter().map(gone));
-            }
-        }
-        if !named.whole {
-            names.retain(|name| named.find(name).is_some());
+        for name in named.names().filter(|name| !has(names, name)) {
+            let gone = |path| (path, io::Error::from(rustix::io::Errno::NOENT));
+            self.missing.extend(named.paths(name, true).into_iter().map(gone));
         }
     }
 
-    fn seek_marker(&mut self, handle: BorrowedFd, names: &mut Vec<Box<[u8]>>) {
+    fn seek_marker(&mut self, handle: BorrowedFd, names: &[Box<[u8]>]) {
         if self.folder.chosen || !self.folder.named.whole {
             return;
         }
-        let selection = self.selection;
+        let selection = &self.selection;
         let cache = selection.caches && has(names, CACHE_TAG) && is_cache_tag(handle);
         self.marker = match cache {
-            true => Some(CACHE_TAG),
-            false => selection.markers.iter().map(|marker| &**marker).find(|marker| has(names, marker)),
+            true => Some(CACHE_TAG.into()),
+            false => selection.markers.iter().find(|marker| has(names, marker)).cloned(),
         };
-        if let Some(marker) = self.marker {
-            let before = names.len();
-            names.retain(|name| **name == *marker || self.folder.named.find(name).is_some());
-            self.left_out = (before - names.len()) as u64;
-        }
     }
 
-    fn seek_ignores(&mut self, path: &impl Fn() -> Vec<u8>, handle: BorrowedFd, names: &mut Vec<Box<[u8]>>) {
+    fn seek_ignores(&mut self, path: &impl Fn() -> Vec<u8>, handle: BorrowedFd, names: &[Box<[u8]>]) {
         let asked = self.selection.ignore_files && self.folder.named.whole && self.marker.is_none();
         if !asked || !has(names, IGNORE_FILE) {
             return;
@@ -190,20 +211,42 @@ impl<'a> Inside<'a> {
         match read_ignore_file(handle, MAX_IGNORES - bytes) {
             Ok(text) => {
                 let (rules, wrong) = parse(&text, &file);
-                self.troubles.extend(wrong.map(|why| (file.to_vec(), io::Error::other(why))));
+                self.broken = wrong.map(|why| (file.to_vec(), io::Error::other(why)));
                 let above = self.folder.ignores.take();
                 let bytes = bytes + text.len();
                 self.folder.ignores = Some(Arc::new(Ignores { rules, base: before.len(), above, bytes }));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                // What cannot be read cannot be taken either: it is reported once.
-                if error.raw_os_error().is_some() {
-                    names.retain(|name| **name != *IGNORE_FILE);
-                }
-                self.troubles.push((file.to_vec(), error));
+                self.blind = error.raw_os_error().is_some();
+                self.broken = Some((file.to_vec(), error));
             }
         }
+    }
+
+    /// Of the directory's names, those stay that are to be decided about. The answer: how many a marker left out.
+    pub fn keep(&self, names: &mut Vec<Box<[u8]>>) -> u64 {
+        let named = &self.folder.named;
+        if !named.whole {
+            names.retain(|name| named.find(name).is_some());
+        }
+        // It is reported already.
+        if self.blind {
+            names.retain(|name| **name != *IGNORE_FILE);
+        }
+        let Some(marker) = &self.marker else { return 0 };
+        let before = names.len();
+        names.retain(|name| name == marker || named.find(name).is_some());
+        (before - names.len()) as u64
+    }
+
+    /// Whether it is the ignore file, which cannot be read.
+    pub fn is_lost(&self, name: &[u8]) -> bool {
+        self.blind && name == IGNORE_FILE
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.folder.is_closed()
     }
 
     /// Whether an entry is taken, and why. `scratch` is overwritten.
@@ -226,8 +269,8 @@ impl<'a> Inside<'a> {
     }
 
     fn decide_whole(&self, scratch: &mut Vec<u8>, name: &[u8], stat: &Stat) -> (bool, Why<'_>) {
-        if let Some(marker) = self.marker {
-            return (*marker == *name, Why::Marker(marker));
+        if let Some(marker) = &self.marker {
+            return (**marker == *name, Why::Marker(marker));
         }
         let is_directory = stat.kind == FileType::Directory;
         let rule = self.rule(scratch, name, is_directory);
@@ -287,6 +330,16 @@ impl<'a> Inside<'a> {
         }
     }
 
+    /// Whether a directory is taken, and what to know of it either way: in one that is not, or that is not entered,
+    /// nothing is.
+    pub fn descend(&self, scratch: &mut Vec<u8>, name: &[u8], stat: &Stat) -> (bool, Folder) {
+        let taken = self.decide(scratch, name, stat).0;
+        if taken && !self.stays_outside(name, stat) {
+            return (true, self.below(scratch, name, stat));
+        }
+        (taken, Folder { named: Named::new(Vec::new(), false), ..Folder::default() })
+    }
+
     /// What was named and cannot be taken, because of what the entry on the way to it is.
     pub fn lost(&self, name: &[u8], stat: &Stat, why: &Why) -> Vec<Trouble> {
         let in_store = matches!(why, Why::Store);
@@ -306,6 +359,11 @@ impl Folder {
     /// Whether something in this directory was named.
     pub fn is_named(&self) -> bool {
         !self.named.is_empty()
+    }
+
+    /// Whether nothing here is taken, whatever it is.
+    pub fn is_closed(&self) -> bool {
+        !self.named.whole && self.named.is_empty()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{entry_of, is_settled, lock, Dir, Known, Run, MAX_LISTED};
 use crate::cache::{Place, Row};
 use crate::chunker::IN_PLACE_MAX;
-use crate::content::{cut_arena, Crew, LargeFile, SEGMENT};
+use crate::content::{cut_arena, LargeFile, SEGMENT};
 use crate::error::{reason, Error, Result};
 use crate::node::{self, content_of, Content, Entry, List, Sequence, Time, What, XattrSet, Xattrs};
 use crate::packer::Lane;
@@ -149,7 +149,7 @@ impl Run<'_> {
         // What a growing file has beyond the size it had is not ours; it is read again anyway.
         lane.arena.truncate(end.min(lane.arena.len()));
         let got = (lane.arena.len() - start) as u64;
-        self.read(got);
+        self.crew.read(got);
         let content =
             self.arena_content(lane, start, &holes.iter().copied().filter(|h| h.end <= got).collect::<Vec<_>>())?;
         Ok((got, content))
@@ -210,10 +210,10 @@ impl Run<'_> {
 
     fn read_stream(&self, lane: &mut Lane, stream: BorrowedFd) -> Read<(u64, Content)> {
         let mut first = vec![0; SEGMENT];
-        let got = source::read_stream(stream, &mut first, &|| self.check())?;
+        let got = source::read_stream(stream, &mut first, &|| self.crew.check())?;
         first.truncate(got);
         if got < SEGMENT {
-            self.read(got as u64);
+            self.crew.read(got as u64);
             let start = lane.arena.len();
             lane.arena.extend_from_slice(&first);
             return Ok((got as u64, self.arena_content(lane, start, &[])?));

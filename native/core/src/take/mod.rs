@@ -15,13 +15,12 @@ use rustix::fs::FileType;
 
 use crate::cache::{self, Place, Row};
 use crate::chunker::Chunker;
-use crate::content::{Crew, Segment};
+use crate::content::Segment;
+use crate::crew::{self, Crew, Job};
 use crate::error::{reason, show_path, Error, Result};
 use crate::id::Id;
 use crate::node::{Content, Directory, Entry, Time, What, Xattrs};
 use crate::packer::{Lane, Packer};
-use crate::progress::add;
-use crate::queue::Queue;
 use crate::select::{Folder, Selection};
 use crate::source::{self, Stat};
 
@@ -32,7 +31,7 @@ mod walk;
 pub(crate) use file::SHARED_FILE;
 
 /// Paths listed in a result; more are only counted.
-const MAX_LISTED: usize = 10_000;
+pub(crate) const MAX_LISTED: usize = 10_000;
 /// An entry touched within so much time of its reading is read again next time: file systems' clocks are that coarse.
 const RACY_NANOS: i128 = 2_000_000_000;
 
@@ -41,7 +40,7 @@ const RACY_NANOS: i128 = 2_000_000_000;
 pub struct Options {
     pub cache: Option<PathBuf>,
     pub new_cache: Option<PathBuf>,
-    pub selection: Selection,
+    pub selection: Arc<Selection>,
     pub ignore_inode: bool,
 }
 
@@ -76,6 +75,12 @@ enum Task {
     Segment(Segment),
     /// An open device or stream that is the root itself.
     Open(OwnedFd, Entry),
+}
+
+impl From<Segment> for Task {
+    fn from(segment: Segment) -> Task {
+        Task::Segment(segment)
+    }
 }
 
 /// What is known of a file before it is read.
@@ -124,8 +129,7 @@ struct Run<'a> {
     packer: &'a Packer,
     chunker: &'a Chunker,
     options: &'a Options,
-    queue: Queue<Task>,
-    workers: usize,
+    crew: Crew<'a, Task>,
     cache: Option<cache::Reader>,
     new_cache: Mutex<Option<cache::Writer>>,
     links: Mutex<HashMap<(u64, u64), Group>>,
@@ -133,7 +137,6 @@ struct Run<'a> {
     root: Mutex<Option<Row>>,
     /// In the order in which they were opened; some may be closed already.
     open_directories: Mutex<VecDeque<Weak<Dir>>>,
-    failure: Mutex<Option<Error>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -177,7 +180,6 @@ pub fn take_tree(
         waiting: AtomicUsize::new(1),
         dirty: AtomicBool::new(false),
     };
-    run.queue = Queue::new(lanes.len(), [Task::Directory(Arc::new(dir), top)]);
     if !is_directory {
         let below = options.selection.named.all();
         below.for_each(|path| run.unreadable(path.to_vec(), &rustix::io::Errno::NOTDIR.into()));
@@ -185,7 +187,7 @@ pub fn take_tree(
     if let Some(path) = &options.new_cache {
         run.new_cache = Mutex::new(Some(cache::Writer::create(path)?));
     }
-    run.go(lanes)?;
+    crew::work(&run, lanes, Task::Directory(Arc::new(dir), top))?;
     let kind = match stat.kind {
         FileType::Directory => "directory",
         FileType::RegularFile => "file",
@@ -236,9 +238,8 @@ fn take_open(
     kind: &'static str,
 ) -> Result<Taken> {
     let options = Options::default();
-    let mut run = Run::new(packer, chunker, &options, lanes.len());
-    run.queue = Queue::new(lanes.len(), [Task::Open(file, entry)]);
-    run.go(lanes)?;
+    let run = Run::new(packer, chunker, &options, lanes.len());
+    crew::work(&run, lanes, Task::Open(file, entry))?;
     run.finish(&mut lanes[0], kind)
 }
 
@@ -297,57 +298,27 @@ impl<'a> Run<'a> {
             packer,
             chunker,
             options,
-            queue: Queue::new(workers, []),
-            workers,
+            crew: Crew::new(packer, workers),
             cache: options.cache.as_deref().and_then(cache::Reader::open),
             new_cache: Mutex::new(None),
             links: Mutex::default(),
             report: Mutex::default(),
             root: Mutex::new(None),
             open_directories: Mutex::default(),
-            failure: Mutex::new(None),
         }
     }
+}
 
-    /// Works until all tasks are done or one has failed.
-    fn go(&self, lanes: &mut [Lane]) -> Result<()> {
-        std::thread::scope(|scope| {
-            for (worker, lane) in lanes.iter_mut().enumerate() {
-                scope.spawn(move || {
-                    let work = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.work(worker, lane)));
-                    if work.is_err() {
-                        self.fail(Error::Internal("a worker panicked".into()));
-                    }
-                });
-            }
-        });
-        match lock(&self.failure).take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+impl Job for Run<'_> {
+    type Task = Task;
+
+    fn crew(&self) -> &Crew<'_, Task> {
+        &self.crew
     }
 
-    fn work(&self, worker: usize, lane: &mut Lane) {
-        while let Some(task) = self.queue.pop(worker) {
-            if let Err(error) = self.run_task(worker, lane, task) {
-                self.fail(error);
-            }
-            self.queue.finished();
-        }
-        if let Err(error) = lane.settle(self.packer) {
-            self.fail(error);
-        }
-    }
-
-    fn fail(&self, error: Error) {
-        lock(&self.failure).get_or_insert(error);
-        self.queue.stop();
-    }
-
-    fn run_task(&self, worker: usize, lane: &mut Lane, task: Task) -> Result<()> {
-        self.packer.progress.check()?;
+    fn run(&self, lane: &mut Lane, task: Task) -> Result<()> {
         match task {
-            Task::Directory(dir, place) => self.scan(worker, lane, dir, place),
+            Task::Directory(dir, place) => self.scan(lane, dir, place),
             Task::Files(dir, files, range) => {
                 self.read_files(lane, &dir, &files[range])?;
                 self.part_done(lane, dir)
@@ -359,42 +330,5 @@ impl<'a> Run<'a> {
             Task::Segment(segment) => segment.run(self.packer, self.chunker, lane),
             Task::Open(file, entry) => self.take_open(lane, file, entry),
         }
-    }
-}
-
-impl Crew for Run<'_> {
-    fn hand_out(&self, segment: Segment) {
-        self.queue.push_urgent(Task::Segment(segment));
-    }
-
-    fn help(&self, lane: &mut Lane) -> Result<bool> {
-        let Some(task) = self.queue.take_urgent() else { return Ok(false) };
-        let done = match task {
-            Task::Segment(segment) => segment.run(self.packer, self.chunker, lane),
-            _ => Err(Error::Internal("only segments are urgent".into())),
-        };
-        self.queue.finished();
-        done.map(|()| true)
-    }
-
-    fn allowance(&self) -> u64 {
-        self.workers as u64 + 2
-    }
-
-    fn check(&self) -> Result<()> {
-        self.packer.progress.check()?;
-        if self.queue.is_stopped() {
-            return Err(Error::Cancelled);
-        }
-        Ok(())
-    }
-
-    fn read(&self, bytes: u64) {
-        self.skipped(bytes);
-        lock(&self.report).read_bytes += bytes;
-    }
-
-    fn skipped(&self, bytes: u64) {
-        add(&self.packer.progress.done_bytes, bytes);
     }
 }

@@ -92,6 +92,7 @@ impl Run<'_> {
         let mut taken = std::mem::take(&mut *lock(&self.report));
         let (entries, bytes) = root.entry.totals();
         taken.id = Some(id);
+        taken.read_bytes = self.crew.read_bytes();
         taken.kind = kind;
         taken.entries = entries;
         taken.bytes = bytes;

@@ -75,7 +75,7 @@ impl Dir {
 }
 
 impl Run<'_> {
-    pub(super) fn scan(&self, worker: usize, lane: &mut Lane, dir: Arc<Dir>, place: Place) -> Result<()> {
+    pub(super) fn scan(&self, lane: &mut Lane, dir: Arc<Dir>, place: Place) -> Result<()> {
         self.packer.progress.working_on(&dir.path());
         let handle = match self.open(&dir) {
             Ok(handle) => handle,
@@ -95,7 +95,7 @@ impl Run<'_> {
         let record = self.cache.as_ref().and_then(|cache| cache.record(place));
         let plan = self.compare(lane, &dir, handle.as_fd(), names, record)?;
         drop(handle);
-        self.start(worker, lane, dir, plan)
+        self.start(lane, dir, plan)
     }
 
     /// A directory that vanished is simply gone; one that cannot be read is recorded as empty and reported.
@@ -177,19 +177,19 @@ impl Run<'_> {
     }
 
     /// Begins the selection among a directory's names; none for what stands around a root.
-    fn enter<'s>(
-        &'s self,
+    fn enter(
+        &self,
         dir: &Arc<Dir>,
         handle: BorrowedFd,
         names: &mut Vec<Box<[u8]>>,
         counts: &mut Taken,
-    ) -> Option<Inside<'s>> {
+    ) -> Option<Inside> {
         if dir.around {
             return None;
         }
         let mut inside = self.options.selection.enter(&dir.folder, || dir.path(), handle, names);
-        counts.excluded += inside.left_out;
-        for (path, error) in std::mem::take(&mut inside.troubles) {
+        counts.excluded += inside.keep(names);
+        for (path, error) in inside.missing.drain(..).chain(inside.broken.take()) {
             self.unreadable(path, &error);
         }
         Some(inside)
@@ -323,7 +323,7 @@ impl Run<'_> {
     }
 
     /// Reads the files of a directory and sends its children on their way.
-    fn start(&self, worker: usize, lane: &mut Lane, dir: Arc<Dir>, plan: Plan) -> Result<()> {
+    fn start(&self, lane: &mut Lane, dir: Arc<Dir>, plan: Plan) -> Result<()> {
         let Plan { rows, directories, files } = plan;
         let is_large = |known: &Known| known.stat.size >= SHARED_FILE;
         let large: Vec<_> = files.iter().filter(|(_, known)| is_large(known)).copied().collect();
@@ -345,16 +345,16 @@ impl Run<'_> {
                 waiting: AtomicUsize::new(1),
                 dirty: AtomicBool::new(false),
             };
-            self.queue.push(worker, Task::Directory(Arc::new(child), place));
+            self.crew.push(lane, Task::Directory(Arc::new(child), place));
         }
         for (at, known) in large {
-            self.queue.push(worker, Task::LargeFile(dir.clone(), at, known));
+            self.crew.push(lane, Task::LargeFile(dir.clone(), at, known));
         }
         if shared > 0 {
             let small = Arc::new(small);
             for from in (0..small.len()).step_by(FILES_AT_ONCE).rev() {
                 let range = from..(from + FILES_AT_ONCE).min(small.len());
-                self.queue.push(worker, Task::Files(dir.clone(), small.clone(), range));
+                self.crew.push(lane, Task::Files(dir.clone(), small.clone(), range));
             }
         } else {
             self.read_files(lane, &dir, &small)?;
