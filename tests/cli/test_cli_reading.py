@@ -175,7 +175,7 @@ def test_several_roots_are_compared_as_they_are_restored(filled: Snap, files: Pa
     ("arguments", "status", "words"),
     [
         (["first", "nothing"], 13, "no snapshot answers to"),
-        (["first", "./nothing"], 1, "there is no ./nothing"),
+        (["first", "./nothing"], 2, "there is no ./nothing"),
         (["first", "first", "--content"], 2, "--content is for a directory on disk"),
         (["first", "./files", "docs"], 2, "a directory is compared as a whole"),
         (["first", "first", "--ignore", "size"], 2, "'size' is not one of"),
@@ -186,6 +186,15 @@ def test_diff_refuses(filled: Snap, arguments: list[str], status: int, words: st
     run = filled("diff", *arguments)
     assert run.status == status
     assert words in str(run)
+
+
+def test_a_failure_of_diff_is_no_difference(filled: Snap, files: Path) -> None:
+    run = filled("diff", "first", "./nothing", "--json")
+    assert (run.status, json.loads(run.stderr)["error"]["exit_code"]) == (2, 2)
+    (files / "more").write_bytes(b"")
+    line = f"{' '.join(command())} diff first {files} > /dev/full"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, env=filled.environment)
+    assert (b"No space left on device" in done.stderr, done.returncode) == (True, 2)
 
 
 def test_diff_escapes_names(filled: Snap, files: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snapstore.api import Change, Store
 
 DIFFERENT = 1
+TROUBLE = 2
 
 # Those of snapstore.model.findings; importing that is for when a store is opened.
 _FIELDS = ("content", "holes", "target", "device", "mode", "owner", "mtime", "xattrs")
@@ -76,9 +77,10 @@ def command(
     answers to it; ./NAME always is. Lines begin with + added, - removed, M other content, U other
     metadata, T other type, R renamed, ? unreadable.
 
-    The exit status is 0 when there is no difference, 1 when there is, 3 when something on disk
-    could not be read.
+    The exit status is 0 when there is no difference, 1 when there is, 2 when they could not be
+    compared, 3 when something on disk could not be read.
     """
+    settings.failed = TROUBLE
     kinds: set[str] = set()
     with open_store(settings, "r") as store:
         changes = _noted(_changes(store, old, new, paths, **options), kinds)

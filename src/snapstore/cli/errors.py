@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
@@ -54,6 +54,8 @@ def report(error: BaseException, settings: Settings) -> int:
         sys.stderr.write(error.format_message() + "\n")
         return USAGE
     failure = _describe(error)
+    if failure.status == FAILED:
+        failure = replace(failure, status=settings.failed)
     if os.environ.get("SNAP_DEBUG") == "1":
         traceback.print_exception(error)
     _tell(failure, settings)

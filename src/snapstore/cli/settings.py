@@ -22,6 +22,10 @@ class Settings:
     verbose: bool = False
     no_progress: bool = False
     no_pager: bool = False
+    failed: int = 1
+    """The exit status of a failure that has none of its own: a command whose 1 means something else
+    sets another.
+    """
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
