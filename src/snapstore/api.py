@@ -373,6 +373,12 @@ class Store:
         )
         return listing.snapshots(self._repository, wanted, order=order, limit=limit, all=all)
 
+    def unreadable_snapshots(self) -> list[Snapshot]:
+        """Snapshots that cannot be read, being damaged or made by a newer version: what `find`,
+        `log`, `du` and `stats` leave out. `error` of each says why.
+        """
+        return listing.unreadable(self._repository)
+
     def get(self, ref: str) -> Snapshot:
         """The snapshot that `ref` names: `latest`; a name, of which it is the newest; an id or 4 or
         more digits of its beginning; `@TIME`, the newest from before a time (`@2026-11-01`,
@@ -478,19 +484,20 @@ class Store:
         *refs: str,
         regex: bool = False,
         ignore_case: bool = False,
-        larger_than: int | None = None,
-        smaller_than: int | None = None,
+        larger_than: Size | None = None,
+        smaller_than: Size | None = None,
         newer_than: times.Time | None = None,
         older_than: times.Time | None = None,
         types: Sequence[str] = (),
     ) -> Iterator[FoundEntry]:
         """Entries that match, snapshot by snapshot, the newest first; or in `refs` (which may be
-        `REF:PATH`), as given. Snapshots that cannot be read are left out.
+        `REF:PATH`), as given. `unreadable_snapshots` are left out.
 
         `pattern`: a glob for the whole name, or with `regex` a regular expression for any part of
         it. A pattern with a `/` is for the path as recorded; a glob that does not begin with one is
-        for the end of the path. Sizes are bytes, and of what is no file 0; times are those of the
-        last change. Raises SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
+        for the end of the path. `larger_than`, `smaller_than`: as the sizes of `snapshots`, both
+        exclusive; what is no file has 0. Times are those of the last change. Raises
+        SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
         """
         from snapstore.ops import find as finding
 
@@ -512,9 +519,9 @@ class Store:
     ) -> list[PathVersion]:
         """Versions of what is at a path, the newest first, with the snapshots that have each.
 
-        Only snapshots that took the path, or something around it, count. Those of each host follow
-        each other by themselves. `path`: as recorded, or relative to roots. Raises PathNotFound
-        when no snapshot has it, DamagedObject.
+        Only snapshots that took the path, or something around it, count, and not
+        `unreadable_snapshots`. Those of each host follow each other by themselves. `path`: as
+        recorded, or relative to roots. Raises PathNotFound when no snapshot has it, DamagedObject.
         """
         from snapstore.ops import log as following
 
@@ -524,7 +531,8 @@ class Store:
         """What snapshots take and what each alone holds: all of them, the newest first, or only
         that of `ref`, which may be `REF:PATH`.
 
-        What a path shares with other places in its own snapshot counts as its own. Needs 16 to 32
+        What a path shares with other places in its own snapshot counts as its own; what only
+        `unreadable_snapshots` need too, counts as well. Needs 16 to 32
         bytes of memory for each distinct chunk of the store. Raises SnapshotNotFound, PathNotFound,
         DamagedObject.
         """
@@ -626,7 +634,9 @@ class Store:
         )
 
     def stats(self) -> StoreStats:
-        """How much the store holds, and what it takes."""
+        """How much the store holds, and what it takes; its snapshots without
+        `unreadable_snapshots`.
+        """
         from snapstore.ops import stats as counting
 
         return counting.stats(self._repository)

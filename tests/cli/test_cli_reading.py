@@ -247,7 +247,7 @@ def test_find_by_size_and_time(changed: Snap) -> None:
         (["--regex", "("], "is no pattern"),
         (["--regex", "(a{1000}){1000}"], "is no pattern"),
         (["*", "--newer-than", "soon"], "not a time"),
-        (["*", "--larger-than", "big"], "is not a size"),
+        (["*", "--larger-than", "big"], "not a size"),
         (["*", "--type", "socket"], "is not one of"),
     ],
 )
@@ -255,6 +255,48 @@ def test_find_refuses(filled: Snap, arguments: list[str], words: str) -> None:
     run = filled("find", *arguments)
     assert run.status == 2
     assert words in str(run)
+
+
+# Snapshots that cannot be read
+
+
+@pytest.fixture
+def half_damaged(changed: Snap) -> tuple[Snap, str]:
+    """The command with a first snapshot that cannot be read any more, and its id."""
+    found = json.loads(changed("list", "--json").stdout)["snapshots"]
+    (id,) = (one["id"] for one in found if one["name"] == "first")
+    record = changed.store / "snap" / id
+    record.chmod(0o600)
+    record.write_bytes(b"nonsense")
+    return changed, id
+
+
+@pytest.mark.parametrize("arguments", [["find", "*"], ["log", "~/more"], ["du"], ["stats"]])
+def test_what_is_left_out_is_told(half_damaged: tuple[Snap, str], arguments: list[str]) -> None:
+    snap, id = half_damaged
+    arguments = [word.replace("~", str(snap.home / "files")) for word in arguments]
+    run = snap(*arguments)
+    assert (run.stdout != b"", run.status) == (True, 3)
+    warning, *lines = run.stderr.decode().splitlines()
+    assert warning == "snap: warning: 1 snapshot left out that cannot be read"
+    assert [line.split()[0] for line in lines] == [f"{id[:8]}:"]
+    run = snap(*arguments, "--json")
+    assert (run.stderr, run.status) == (b"", 3)
+    (left_out,) = json.loads(run.stdout)["left_out"]
+    assert left_out["snapshot"] == id
+    assert left_out["error"]
+
+
+def test_what_is_left_out_may_be_why_nothing_is_found(half_damaged: tuple[Snap, str]) -> None:
+    run = half_damaged[0]("log", "/nowhere")
+    assert "1 snapshot left out" in str(run)
+    assert run.status == 13
+
+
+def test_nothing_is_left_out_of_what_is_named(half_damaged: tuple[Snap, str]) -> None:
+    snap, id = half_damaged
+    assert str(snap("find", "more", "second")) == "<short>:~/files/more\n"
+    assert snap("find", "more", id).status == 5
 
 
 # log

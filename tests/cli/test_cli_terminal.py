@@ -10,11 +10,13 @@ from terminal import on_terminal
 CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
-def shown(snap: Snap, *arguments: str | Path, columns: int = 80, **environment: str) -> str:
+def shown(
+    snap: Snap, *arguments: str | Path, columns: int = 80, status: int = 0, **environment: str
+) -> str:
     """What `snap ARGUMENTS…` shows, without a pager unless one is named."""
     full = {"TERM": "xterm", "SNAP_PAGER": "", **snap.environment, **environment}
-    text, status = on_terminal([*command(), *arguments], full, columns=columns)
-    assert status == 0, text
+    text, ended = on_terminal([*command(), *arguments], full, columns=columns)
+    assert ended == status, text
     return text.decode().replace("\r\n", "\n")
 
 
@@ -36,6 +38,15 @@ def test_a_narrow_table_keeps_ids_and_names(odd: Snap) -> None:
     lines = shown(odd, "list", columns=20, NO_COLOR="1").splitlines()
     assert lines[0] == "ID        NAME"
     assert re.fullmatch(r"[0-9a-f]{8}  first", lines[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"), [(["du"], ["ID", "UNIQUE"]), (["log", "data.bin"], ["REF", "CHANGE"])]
+)
+def test_other_narrow_tables_keep_what_matters(
+    filled: Snap, arguments: list[str], kept: list[str]
+) -> None:
+    assert shown(filled, *arguments, columns=20, NO_COLOR="1").splitlines()[0].split() == kept
 
 
 def test_a_verbose_table_has_whole_ids_and_sources(odd: Snap) -> None:
@@ -87,11 +98,23 @@ def test_what_a_pager_is_given(filled: Snap, tmp_path: Path) -> None:
     assert given.endswith("/files/link\n")
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["show", "first"], ["ls", "first"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["list"], ["show", "first"], ["ls", "first"], ["--help"]),
+        *(["find", "*"], ["log", "docs/note.txt"], ["du"]),
+    ],
+)
 def test_what_is_paged(filled: Snap, arguments: list[str]) -> None:
     assert shown(filled, *arguments, SNAP_PAGER="sed s/^/paged:/").startswith("paged:")
     assert "paged:" not in shown(filled, *arguments, "--no-pager", SNAP_PAGER="sed s/^/paged:/")
     assert "paged:" not in shown(filled, "--no-pager", *arguments, PAGER="sed s/^/paged:/")
+
+
+def test_a_pager_leaves_the_status_of_diff(filled: Snap, files: Path) -> None:
+    (files / "more").write_bytes(b"")
+    text = shown(filled, "diff", "first", files, SNAP_PAGER="sed s/^/paged:/", status=1)
+    assert text.startswith("paged:")
 
 
 @pytest.mark.parametrize("arguments", [["stats"], ["list", "--json"], ["show", "first", "--json"]])

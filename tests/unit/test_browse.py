@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import snapstore
-from snapstore import DiffStat, Store
+from snapstore import DiffStat, InvalidArgument, Store
+from snapstore.model import snapshot as snapshots
+from snapstore.model.snapshot import Label
 
 DAY = 86_400 * 10**9
 
@@ -128,6 +130,32 @@ def test_snapshots_that_cannot_be_read_are_left_out(store: Store, tmp_path: Path
     assert [one.snapshot.id for one in store.find("file")] == [good]
     assert [one.snapshot.id for one in store.du()] == [good]
     assert [one.snapshots[0].id for one in store.log(path)] == [good]
+    (left_out,) = store.unreadable_snapshots()
+    assert (left_out.id, left_out.status) == (bad.name, "damaged")
+    assert left_out.error
+
+
+def test_snapshots_of_later_versions_are_left_out(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    good = store.get(taken(store, path))
+    later = snapshots.decode("ab" * 32, {**good.record, "needs": ["delta"]}, Label())
+    monkeypatch.setattr(store._repository.catalog, "snapshots", lambda: [good, later])
+    assert [one.snapshot.id for one in store.find("file")] == [good.id]
+    assert [one.id for one in store.unreadable_snapshots()] == [later.id]
+
+
+def test_sizes_to_find_are_those_of_the_list(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2048))
+    taken(store, path)
+    for size in (1024, "1k", "1 KiB"):
+        assert [one.path for one in store.find("file", larger_than=size)] == [os.fsencode(path)]
+        assert not list(store.find("file", smaller_than=size))
+    with pytest.raises(InvalidArgument, match="not a size"):
+        store.find("file", larger_than="big")
 
 
 def test_missing_roots_of_several_are_removed(store: Store, tmp_path: Path) -> None:

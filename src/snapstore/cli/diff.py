@@ -1,9 +1,7 @@
 """`snap diff`."""
 
 import functools
-import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -176,16 +174,15 @@ def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
 
 
 def _print_json(old: str, new: str, changes: "Iterable[Change]", *, listed: bool) -> None:
-    """One document, written as the changes come."""
     from snapstore.api import DiffStat
 
     counts = DiffStat()
-    head = json.dumps({"old": old, "new": new})
-    sys.stdout.write(head[:-1] + ', "changes": [')
-    separator = "\n  "
-    for change in changes:
-        counts.add(change)
-        if listed:
-            sys.stdout.write(separator + json.dumps(change.to_dict()))
-            separator = ",\n  "
-    sys.stdout.write('\n], "stat": ' + json.dumps(counts.to_dict()) + "}\n")
+
+    def shown() -> Iterator[dict[str, Any]]:
+        for change in changes:
+            counts.add(change)
+            if listed:
+                yield change.to_dict()
+
+    head = {"old": old, "new": new}
+    render.streamed(head, "changes", shown(), lambda: {"stat": counts.to_dict()})

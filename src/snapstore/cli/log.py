@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import render
+from snapstore.cli import left_out, render
 from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
 from snapstore.cli.settings import Settings, declare
@@ -27,27 +27,29 @@ if TYPE_CHECKING:
 @click.option("--host", help="Only snapshots of this host.")
 @click.option("--source", help="Only snapshots of this series.")
 @click.pass_obj
-def command(settings: Settings, /, path: str, host: str | None, source: str | None) -> None:
+def command(settings: Settings, /, path: str, host: str | None, source: str | None) -> int:
     """Show all versions of one path.
 
     The newest comes first. SINCE is the time of the first snapshot that has the version, REF the
     newest one; `snap cat REF:PATH` prints it.
     """
-    with open_store(settings, "r") as store:
+    with open_store(settings, "r") as store, left_out.noted(store, settings) as missed:
         versions = store.log(os.fsencode(path), host=host, source=source)
-    if settings.json:
-        render.document({"versions": [version.to_dict() for version in versions]})
-    else:
-        with paged(settings):
-            _print(versions)
+        if settings.json:
+            found = [version.to_dict() for version in versions]
+            render.document({"versions": found, "left_out": left_out.as_json(missed)})
+        else:
+            with paged(settings):
+                _print(versions)
+    return left_out.status(missed)
 
 
 _COLUMNS = (
     Column("REF"),
-    Column("SINCE"),
-    Column("SNAPSHOTS", right=True),
-    Column("SIZE", right=True),
-    Column("HOST", elastic=True),
+    Column("SINCE", rank=1),
+    Column("SNAPSHOTS", right=True, rank=3),
+    Column("SIZE", right=True, rank=2),
+    Column("HOST", elastic=True, rank=4),
     Column("CHANGE", elastic=True),
 )
 

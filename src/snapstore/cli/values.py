@@ -27,18 +27,6 @@ def assignment(shape: str) -> Callable[[str], tuple[str, str]]:
     return convert
 
 
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([kmgtp]?)(?:i?b)?")
-
-
-def size(text: str) -> int:
-    """Bytes: a number, or one with K, M, G, T or P for powers of 1024, as in 10M, 1.5GiB."""
-    match = _SIZE.fullmatch(text.strip().lower())
-    if match is None:
-        raise click.BadParameter(f"'{text}' is not a size; write it as 4096, 10M or 1.5G")
-    return int(float(match[1]) * 1024 ** _UNITS[match[2]])
-
-
 def share(text: str) -> float:
     """A part of the whole, above 0 and at most 1: `10%` or `1/7`."""
     try:

@@ -47,6 +47,11 @@ def snapshots(
     return found[:limit]
 
 
+def unreadable(repository: Repository) -> list[Snapshot]:
+    """Snapshots whose content cannot be read, in the order of their ids."""
+    return [s for s in repository.catalog.snapshots() if s.status != "ready"]
+
+
 def get(repository: Repository, reference: str) -> Snapshot:
     """The snapshot that a reference names. SnapshotNotFound, AmbiguousReference."""
     return references.resolve(reference, repository.catalog.snapshots(), repository.host)

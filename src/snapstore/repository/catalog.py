@@ -41,8 +41,7 @@ class Catalog:
         self._unsaved = 0
 
     def snapshots(self, *, fresh: bool = False) -> list[Snapshot]:
-        """All snapshots. One that cannot be read has another status than `ready`, and its error in
-        `record`.
+        """All snapshots. One that cannot be read has another status than `ready`, and an `error`.
 
         `fresh`: every object is read from the store again.
         """
