@@ -55,9 +55,20 @@ def test_a_verbose_table_has_whole_ids_and_sources(odd: Snap) -> None:
     assert "SOURCE" in text and "HOST" in text
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["list", "--help"], ["show", "first"], ["stats"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["create", "--help"]])
+@pytest.mark.parametrize("columns", [20, 30, 49])
+def test_help_fits_a_narrow_terminal(snap: Snap, arguments: list[str], columns: int) -> None:
+    """But for options and headings, and examples, which are there to be copied."""
+    text = shown(snap, *arguments, columns=columns).partition("Examples:")[0]
+    for line in text.splitlines():
+        assert len(line) <= columns or line.lstrip().startswith("-") or line.endswith(":"), line
+
+
+def test_help_is_not_wider_than_can_be_read(snap: Snap) -> None:
+    assert max(map(len, shown(snap, "create", "--help", columns=300).splitlines())) <= 100
+
+
+@pytest.mark.parametrize("arguments", [["show", "first"], ["stats"], ["doctor"]])
 def test_nothing_breaks_on_20_columns(filled: Snap, arguments: list[str]) -> None:
     assert shown(filled, *arguments, columns=20)
 
