@@ -521,7 +521,8 @@ class Store:
 
         Only snapshots that took the path, or something around it, count, and not
         `unreadable_snapshots`. Those of each host follow each other by themselves. `path`: as
-        recorded, or relative to roots. Raises PathNotFound when no snapshot has it, DamagedObject.
+        recorded, or relative to a root: that of the newest snapshot that has it. Raises
+        PathNotFound when no snapshot has it, DamagedObject.
         """
         from snapstore.ops import log as following
 
@@ -532,9 +533,8 @@ class Store:
         that of `ref`, which may be `REF:PATH`.
 
         What a path shares with other places in its own snapshot counts as its own; what only
-        `unreadable_snapshots` need too, counts as well. Needs 16 to 32
-        bytes of memory for each distinct chunk of the store. Raises SnapshotNotFound, PathNotFound,
-        DamagedObject.
+        `unreadable_snapshots` need too, counts as well. Needs 16 to 32 bytes of memory for each
+        distinct chunk of the store. Raises SnapshotNotFound, PathNotFound, DamagedObject.
         """
         from snapstore.ops import usage as measuring
 

@@ -308,6 +308,8 @@ def test_log(changed: Snap, files: Path) -> None:
         "<short>  <time>          1  13 B  changed: content, mtime\n"
         "<short>  <time>          1   7 B  added\n"
     )
+    for path in ("files/docs/note.txt", "docs/note.txt", "./files/../files/docs/note.txt"):
+        assert changed("log", path).stdout == changed("log", files / "docs/note.txt").stdout
     removed = str(changed("log", files / "data.bin")).splitlines()
     assert [line.split()[-1] for line in removed] == ["CHANGE", "removed", "added"]
     run = changed("log", "/nowhere")

@@ -114,9 +114,24 @@ def test_what_could_not_be_read_was_not_removed(
     (top / "file").unlink()
     second = store.get(taken(store, top))
     assert [one.change for one in store.log(top / "file")] == ["removed", "added"]
-    object.__setattr__(second, "unreadable", (blind,))
     monkeypatch.setattr(store._repository.catalog, "snapshots", lambda: [snapshot, second])
-    assert [one.change for one in store.log(top / "file")] == ["added"]
+    for unread in (blind, (os.fsencode(top), "Permission denied")):
+        object.__setattr__(second, "unreadable", (unread,))
+        assert [one.change for one in store.log(top / "file")] == ["added"]
+        assert [one.change for one in store.log("file")] == ["added"]
+
+
+def test_a_relative_path_to_log_is_that_of_one_root(store: Store, tmp_path: Path) -> None:
+    """Not of every root in turn, of which some do not have it and others have another file."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name / "file").write_text(name)
+    for number, name in enumerate(["a", "b", "c", "a", "b", "c"]):
+        taken(store, tmp_path / name, time=number * DAY)
+    (version,) = store.log("file")
+    assert version.path == os.fsencode(tmp_path / "b" / "file")
+    assert (version.change, len(version.snapshots)) == ("added", 2)
 
 
 def test_snapshots_that_cannot_be_read_are_left_out(store: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from snapstore.base.errors import PathNotFound
 from snapstore.cli import left_out, render
 from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
@@ -13,7 +14,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import PathVersion
+    from snapstore.api import PathVersion, Store
 
 
 @declare(
@@ -31,10 +32,11 @@ def command(settings: Settings, /, path: str, host: str | None, source: str | No
     """Show all versions of one path.
 
     The newest comes first. SINCE is the time of the first snapshot that has the version, REF the
-    newest one; `snap cat REF:PATH` prints it.
+    newest one; `snap cat REF:PATH` prints it. A relative PATH is meant from here, or else from a
+    path that a snapshot took.
     """
     with open_store(settings, "r") as store, left_out.noted(store, settings) as missed:
-        versions = store.log(os.fsencode(path), host=host, source=source)
+        versions = _versions(store, path, host=host, source=source)
         if settings.json:
             found = [version.to_dict() for version in versions]
             render.document({"versions": found, "left_out": left_out.as_json(missed)})
@@ -42,6 +44,15 @@ def command(settings: Settings, /, path: str, host: str | None, source: str | No
             with paged(settings):
                 _print(versions)
     return left_out.status(missed)
+
+
+def _versions(store: "Store", path: str, **chosen: str | None) -> "list[PathVersion]":
+    try:
+        return store.log(os.path.abspath(path), **chosen)
+    except PathNotFound:
+        if path.startswith("/"):
+            raise
+    return store.log(path, **chosen)
 
 
 _COLUMNS = (
