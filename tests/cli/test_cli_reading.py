@@ -40,7 +40,7 @@ def test_cat(filled: Snap, files: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "status", "words"),
     [
-        ("first", 2, "not a file"),
+        ("first", 2, "~/files is not a file but a directory"),
         ("first:docs", 2, "docs is not a file but a directory"),
         ("first:link", 2, "not a file but a symlink"),
         ("first:missing", 13, "missing is not in snapshot"),
@@ -52,6 +52,17 @@ def test_cat_of_what_is_no_file(filled: Snap, place: str, status: int, words: st
     assert run.status == status
     assert words in str(run)
     assert run.stdout == b""
+
+
+def test_cat_of_one_of_several_paths(filled: Snap, files: Path) -> None:
+    filled("create", files / "docs/note.txt", "--name", "one")
+    assert filled("cat", "one").stdout == b"a note\n"
+    filled("create", files / "docs/note.txt", files / "data.bin", "--name", "two")
+    run = filled("cat", "two")
+    assert "is not a file but took 2 paths\nsnap: hint: say which file: <short>:PATH" in str(run)
+    assert run.status == 2
+    assert filled("cat", "two:note.txt").status == 13
+    assert filled("cat", f"two:{files}/docs/note.txt").stdout == b"a note\n"
 
 
 def test_cat_into_a_pipe_that_closes(filled: Snap, files: Path) -> None:

@@ -103,10 +103,19 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
     DamagedObject.
     """
     require_ready(snapshot)
+    if not path and len(snapshot.roots) > 1:
+        raise InvalidArgument(
+            f"snapshot {snapshot.short_id} is not a file but took {len(snapshot.roots)} paths",
+            hint=f"say which file: {snapshot.short_id}:PATH",
+        )
     reader = repository.reader(snapshot)
-    entry = places.find(reader, snapshot, path, suggest=True).entry
+    place = places.find(reader, snapshot, path, suggest=True)
+    entry = place.entry
     if entry.type != "file":
-        raise InvalidArgument(f"{to_text(path)} is not a file but a {entry.type}")
+        raise InvalidArgument(
+            f"{to_text(place.path)} is not a file but a {entry.type}",
+            hint=f"ls shows what files there are; name one with {snapshot.short_id}:PATH",
+        )
     for offset in range(0, entry.size, READ_BYTES):
         yield reader.read(entry, offset, min(READ_BYTES, entry.size - offset))
 

@@ -10,6 +10,8 @@ from typing import Any
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import TargetDenied, TargetInvalid
 
+_HINT = "name a file in a directory that is there and that you may write to"
+
 
 @contextlib.contextmanager
 def opened(file: Any) -> Iterator[int]:
@@ -36,9 +38,9 @@ def _opened_path(path: bytes) -> Iterator[int]:
         how = os.O_CREAT | os.O_EXCL if replaces else 0
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | how, 0o666)
     except PermissionError as error:
-        raise TargetDenied(f"cannot write {to_text(path)}: {error.strerror}") from error
+        raise TargetDenied(_message(path, error), hint=_HINT) from error
     except OSError as error:
-        raise TargetInvalid(f"cannot write {to_text(path)}: {error.strerror}") from error
+        raise TargetInvalid(_message(path, error), hint=_HINT) from error
     try:
         yield descriptor
         if replaces:
@@ -51,6 +53,10 @@ def _opened_path(path: bytes) -> Iterator[int]:
         raise
     finally:
         os.close(descriptor)
+
+
+def _message(path: bytes, error: OSError) -> str:
+    return f"cannot write {to_text(path)}: {error.strerror}"
 
 
 def _beside(path: bytes) -> bytes:
