@@ -73,7 +73,7 @@ def _trees(
     roots = list(snapshot.roots)
     if path:
         try:
-            place = places.find(reader, snapshot, path)
+            place = places.find(reader, snapshot, path, suggest=True)
             yield place.path, b"", place.entry
             return
         except PathNotFound:

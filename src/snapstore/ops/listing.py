@@ -10,6 +10,7 @@ from snapstore.model.filters import Filter
 from snapstore.model.results import ListedEntry
 from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import places
+from snapstore.ops.places import Place
 from snapstore.repository.open import Repository
 
 READ_BYTES = 1 << 20
@@ -73,29 +74,22 @@ def ls(
     """
     require_ready(snapshot)
     reader = repository.reader(snapshot)
-    if not path:
-        for root in snapshot.roots:
-            entry = reader.root(bytes.fromhex(root.id))
-            yield ListedEntry(root.path, entry)
-            if recursive and entry.type == "directory":
-                yield from _below(reader, root.path, entry, True)
-        return
-    try:
-        place = places.find(reader, snapshot, path, suggest=True)
-    except PathNotFound:
-        roots = places.roots_below(snapshot, path)
-        if not roots:
-            raise
-        for root in roots:
-            entry = reader.root(bytes.fromhex(root.id))
-            yield ListedEntry(root.path, entry)
-            if recursive and entry.type == "directory":
-                yield from _below(reader, root.path, entry, True)
-        return
-    if place.entry.type == "directory":
-        yield from _below(reader, place.path, place.entry, recursive)
-    else:
-        yield ListedEntry(place.path, place.entry)
+    roots = list(snapshot.roots)
+    if path:
+        try:
+            place = places.find(reader, snapshot, path, suggest=True)
+        except PathNotFound:
+            roots = places.roots_below(snapshot, path)
+            if not roots:
+                raise
+        else:
+            yield from _at(reader, place, recursive)
+            return
+    for root in roots:
+        entry = reader.root(bytes.fromhex(root.id))
+        yield ListedEntry(root.path, entry)
+        if recursive and entry.type == "directory":
+            yield from _below(reader, root.path, entry, True)
 
 
 def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[bytes]:
@@ -118,6 +112,14 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
         )
     for offset in range(0, entry.size, READ_BYTES):
         yield reader.read(entry, offset, min(READ_BYTES, entry.size - offset))
+
+
+def _at(reader: "_native.Reader", place: Place, recursive: bool) -> Iterator[ListedEntry]:
+    """What is in a directory; the entry itself if it is none."""
+    if place.entry.type == "directory":
+        yield from _below(reader, place.path, place.entry, recursive)
+    else:
+        yield ListedEntry(place.path, place.entry)
 
 
 def _below(

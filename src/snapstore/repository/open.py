@@ -320,6 +320,16 @@ class Repository:
                 self._reader = self.reader_of(self.index())
             return self._reader
 
+    def reader_of_whole(self, snapshot: Snapshot) -> "_native.Reader":
+        """A reader that finds all that a snapshot needs, and knows at once where: most of it will
+        be read.
+        """
+        reader = self.reader(snapshot)
+        refs = self.catalog.usable_refs(snapshot.id)
+        if refs is not None:
+            reader.preload([(pack.kind, pack.id) for pack in refs.packs])
+        return reader
+
     def reader_of_all(self, snapshots: Sequence[Snapshot]) -> "_native.Reader":
         """A reader that finds all that these snapshots need, and knows where most of their tree
         nodes are: asking the index for each directory would take longer than reading it.
