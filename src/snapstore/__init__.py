@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from snapstore.base.progress import Progress
     from snapstore.model.config import Config
+    from snapstore.model.entries import ListedEntry
     from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Finding, Health
     from snapstore.model.results import (
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
         CreateResult,
         Explanation,
         ExportResult,
-        ListedEntry,
         ReindexResult,
         RestoreResult,
         StoreStats,
@@ -100,6 +100,7 @@ _HOMES = {
     ),
     "snapstore.base.progress": ("Progress",),
     "snapstore.model.config": ("Config",),
+    "snapstore.model.entries": ("ListedEntry",),
     "snapstore.model.health": ("Finding", "Health"),
     "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
     "snapstore.model.results": (
@@ -108,7 +109,6 @@ _HOMES = {
         "CreateResult",
         "ExportResult",
         "Explanation",
-        "ListedEntry",
         "ReindexResult",
         "RestoreResult",
         "StoreStats",

@@ -2,68 +2,47 @@
 it.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any
 
 import snapstore
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
-from snapstore.base.progress import Observer, Progress
-from snapstore.base.units import Duration, Size, duration_s
+from snapstore.base.units import duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
-from snapstore.model.filters import Filter, Paths, Texts
-from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
-from snapstore.model.health import Finding, Health
-from snapstore.model.results import (
-    CheckProblem,
-    CheckReport,
-    CreateResult,
-    Explanation,
-    ExportResult,
-    ListedEntry,
-    ReindexResult,
-    RestoreResult,
-    StoreStats,
-    Stream,
-)
-from snapstore.model.selection import PatternFile, Selection
-from snapstore.model.snapshot import Root, Snapshot
+from snapstore.model.filters import Filter
 from snapstore.ops import listing
-from snapstore.repository.keys import Password
 from snapstore.repository.open import Repository, new_id
 
-__all__ = [
-    "Change",
-    "CheckProblem",
-    "CheckReport",
-    "Config",
-    "CreateResult",
-    "DiffStat",
-    "DiskUse",
-    "Explanation",
-    "ExportResult",
-    "Finding",
-    "FoundEntry",
-    "Health",
-    "ListedEntry",
-    "PathVersion",
-    "PatternFile",
-    "Progress",
-    "ReindexResult",
-    "RestoreResult",
-    "Root",
-    "Selection",
-    "Snapshot",
-    "Store",
-    "StoreStats",
-    "Stream",
-    "examine",
-    "init",
-    "open",
-]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Literal, Unpack
+
+    from snapstore.base.progress import Observer
+    from snapstore.base.units import Duration, Size
+    from snapstore.model.entries import ListedEntry
+    from snapstore.model.filters import Paths, Texts
+    from snapstore.model.findings import Change, DiskUse, FoundEntry, PathVersion
+    from snapstore.model.health import Health
+    from snapstore.model.results import (
+        CheckReport,
+        CreateResult,
+        Explanation,
+        ExportResult,
+        ReindexResult,
+        RestoreResult,
+        StoreStats,
+        Stream,
+    )
+    from snapstore.model.selection import Selection
+    from snapstore.model.snapshot import Snapshot
+    from snapstore.repository.keys import Password
+
+__all__ = ["Store", "examine", "init", "open"]
 
 Path_ = str | bytes | os.PathLike[str]
 TOOL = f"snapstore {snapstore.__version__}"
@@ -76,7 +55,7 @@ def init(
     block_bytes: int | None = None,
     chunk_bytes: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> "Store":
+) -> Store:
     """Makes a store at `path`, which must be missing or an empty directory, and opens it.
 
     `compression`: fast, default, small or none, the default of its creates. `block_bytes`: how much
@@ -101,7 +80,7 @@ def open(
     mode: Literal["r", "rw"] = "rw",
     cache_dir: str | os.PathLike[str] | None = None,
     password: Password | None = None,
-) -> "Store":
+) -> Store:
     """Opens the store at `path`.
 
     `mode`: with "r" no object of the store is written, no lease taken; "rw" becomes that where the
@@ -152,7 +131,7 @@ class Store:
         self.writable: bool = repository.writable
         self.config: Config = repository.config
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> Store:
         return self
 
     def __exit__(

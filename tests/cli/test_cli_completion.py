@@ -146,7 +146,7 @@ def test_completing_commands_imports_nothing_heavy(snap: Snap) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
     assert "plain\tlist\t" in done.stdout
-    heavy = {"rich", "lmdb", "snapstore._native", "snapstore.api", "platformdirs"}
+    heavy = {"rich", "lmdb", "snapstore._native", "snapstore.api"}
     assert heavy.isdisjoint(done.stdout.split())
 
 

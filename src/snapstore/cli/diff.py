@@ -15,7 +15,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import Change, Store
+    from snapstore import Change, Store
 
 DIFFERENT = 1
 TROUBLE = 2
@@ -159,7 +159,7 @@ def _told(fields: tuple[str, ...]) -> str:
 
 
 def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
-    from snapstore.api import DiffStat
+    from snapstore import DiffStat
 
     counts = DiffStat.of(changes)
     sizes = {
@@ -174,7 +174,7 @@ def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
 
 
 def _print_json(old: str, new: str, changes: "Iterable[Change]", *, listed: bool) -> None:
-    from snapstore.api import DiffStat
+    from snapstore import DiffStat
 
     counts = DiffStat()
 

@@ -11,7 +11,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import DiskUse
+    from snapstore import DiskUse
 
 
 @declare(

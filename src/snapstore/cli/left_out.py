@@ -11,7 +11,7 @@ from snapstore.cli import errors, render
 from snapstore.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from snapstore.api import Snapshot, Store
+    from snapstore import Snapshot, Store
 
 
 @contextmanager

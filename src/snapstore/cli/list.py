@@ -13,7 +13,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import Snapshot
+    from snapstore import Snapshot
 
 # What `--sort` takes, and the order that it means: the newest and the largest first.
 _ORDERS = {

@@ -14,7 +14,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import PathVersion, Store
+    from snapstore import PathVersion, Store
 
 
 @declare(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from snapstore.model.results import Entry
+    from snapstore.model.entries import Entry
 
 _CONTROLS = (
     r"\x00-\x1f\x7f-\x9f"  # C0, delete, C1

@@ -15,7 +15,7 @@ from snapstore.cli.errors import Usage
 from snapstore.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from snapstore.api import Explanation, PatternFile, Selection
+    from snapstore import Explanation, PatternFile, Selection
 
 
 def arguments(options: dict[str, Any], order: Sequence[str | None]) -> "Selection":
@@ -35,7 +35,7 @@ def arguments(options: dict[str, Any], order: Sequence[str | None]) -> "Selectio
 def _patterns(
     options: dict[str, Any], order: Sequence[str | None]
 ) -> "Iterator[str | PatternFile]":
-    from snapstore.api import PatternFile
+    from snapstore import PatternFile
 
     values = {
         name: iter(options.pop(name)) for name in ("exclude", "include", "exclude_files") if name

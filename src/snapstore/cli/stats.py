@@ -9,7 +9,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import StoreStats
+    from snapstore import StoreStats
 
 
 @declare(

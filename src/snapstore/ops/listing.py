@@ -6,8 +6,8 @@ from snapstore import _native
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import InvalidArgument, PathNotFound
 from snapstore.model import references
+from snapstore.model.entries import ListedEntry
 from snapstore.model.filters import Filter
-from snapstore.model.results import ListedEntry
 from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import places
 from snapstore.ops.places import Place

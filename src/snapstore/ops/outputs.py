@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import Any
@@ -61,4 +60,4 @@ def _message(path: bytes, error: OSError) -> str:
 
 def _beside(path: bytes) -> bytes:
     folder, name = os.path.split(path)
-    return os.path.join(folder, b".%s.%s" % (name[:200], secrets.token_hex(8).encode()))
+    return os.path.join(folder, b".%s.%s" % (name[:200], os.urandom(8).hex().encode()))
