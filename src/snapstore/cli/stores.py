@@ -66,6 +66,6 @@ def cache_directory() -> Path:
 
 
 def _own(variable: str, usual: str) -> Path:
-    """A directory of the XDG base directory specification, which has a relative one mean nothing."""
+    """A directory of the XDG specification, for which a relative one in a variable is none."""
     named = os.environ.get(variable, "")
     return Path(named) if named.startswith("/") else Path.home() / usual
