@@ -61,6 +61,14 @@ def test_values_behind_an_equals_sign(store: Snap) -> None:
 def test_files(snap: Snap) -> None:
     assert answers(snap, "snap create /et") == [["file", "/et"]]
     assert answers(snap, "snap -s /ba") == [["dir", "/ba"]]
+    assert answers(snap, "snap log no") == [["file", "no"]]
+    assert answers(snap, "snap list --path no") == [["file", "no"]]
+
+
+@pytest.mark.parametrize("word", ["/mnt/o", "./o", "~/wo"])
+def test_a_directory_to_compare_with(store: Snap, word: str) -> None:
+    assert answers(store, f"snap diff first {word}") == [["dir", word]]
+    assert texts(store, "snap diff first se") == ["second"]
 
 
 def test_snapshots(store: Snap) -> None:

@@ -12,6 +12,7 @@ from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
+from snapstore.cli.values import PATH
 
 if TYPE_CHECKING:
     from snapstore import PathVersion, Store
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     snap log /srv/app --host web1 --json
     """,
 )
-@click.argument("path")
+@click.argument("path", type=PATH)
 @click.option("--host", help="Only snapshots of this host.")
 @click.option("--source", help="Only snapshots of this series.")
 @click.pass_obj

@@ -58,17 +58,20 @@ class Directory(click.types.StringParamType):
 
 class Reference(click.types.StringParamType):
     """A reference to a snapshot, completed from the store; `with_path`: one that may go on with
-    `:PATH`.
+    `:PATH`; `or_directory`: in its place may stand a directory on disk.
     """
 
-    def __init__(self, *, with_path: bool) -> None:
+    def __init__(self, *, with_path: bool, or_directory: bool = False) -> None:
         self.with_path = with_path
+        self.or_directory = or_directory
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> "list[CompletionItem[str]]":
         from snapstore.cli import completing
 
+        if self.or_directory and incomplete.startswith((".", "/", "~")):
+            return Directory().shell_complete(ctx, param, incomplete)
         return completing.references(ctx, incomplete, with_path=self.with_path)
 
 
@@ -108,5 +111,5 @@ def completed(param: click.Parameter) -> "click.ParamType[Any]":
         return param.type
     shown = param.metavar or (param.name or "").upper()
     if re.search(r"\bREF\b", shown):
-        return Reference(with_path=":PATH" in shown)
+        return Reference(with_path=":PATH" in shown, or_directory="DIR" in shown)
     return next((_RECORDED[name] for name in param.opts if name in _RECORDED), param.type)
