@@ -90,6 +90,23 @@ def _huge_files() -> bool:
     return _holes()
 
 
+def _preallocation() -> bool:
+    """The temporary directory's file system can reserve space."""
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, 1 << 20)
+        except OSError:
+            return False
+    return True
+
+
+def _trace() -> bool:
+    """System calls can be traced."""
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run(["strace", "-o/dev/null", "true"], capture_output=True).returncode == 0
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "root": _root,
     "unprivileged": _unprivileged,
@@ -99,6 +116,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "xattr": _xattr,
     "holes": _holes,
     "4 TiB files": _huge_files,
+    "preallocation": _preallocation,
+    "trace": _trace,
 }
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from snapstore.base.progress import Progress
     from snapstore.model.config import Config
+    from snapstore.model.entries import ListedEntry
     from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Finding, Health
     from snapstore.model.patterns import any_case
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
         CreateResult,
         Explanation,
         ExportResult,
-        ListedEntry,
         ReindexResult,
         RestoreResult,
         StoreStats,
@@ -101,6 +101,7 @@ _HOMES = {
     ),
     "snapstore.base.progress": ("Progress",),
     "snapstore.model.config": ("Config",),
+    "snapstore.model.entries": ("ListedEntry",),
     "snapstore.model.health": ("Finding", "Health"),
     "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
     "snapstore.model.patterns": ("any_case",),
@@ -110,7 +111,6 @@ _HOMES = {
         "CreateResult",
         "ExportResult",
         "Explanation",
-        "ListedEntry",
         "ReindexResult",
         "RestoreResult",
         "StoreStats",

@@ -2,70 +2,47 @@
 it.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any
 
 import snapstore
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
-from snapstore.base.progress import Observer, Progress
-from snapstore.base.units import Duration, Size, duration_s
+from snapstore.base.units import duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
-from snapstore.model.filters import Filter, Paths, Texts
-from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
-from snapstore.model.health import Finding, Health
-from snapstore.model.patterns import any_case
-from snapstore.model.results import (
-    CheckProblem,
-    CheckReport,
-    CreateResult,
-    Explanation,
-    ExportResult,
-    ListedEntry,
-    ReindexResult,
-    RestoreResult,
-    StoreStats,
-    Stream,
-)
-from snapstore.model.selection import PatternFile, Selection
-from snapstore.model.snapshot import Root, Snapshot
+from snapstore.model.filters import Filter
 from snapstore.ops import listing
-from snapstore.repository.keys import Password
 from snapstore.repository.open import Repository, new_id
 
-__all__ = [
-    "Change",
-    "CheckProblem",
-    "CheckReport",
-    "Config",
-    "CreateResult",
-    "DiffStat",
-    "DiskUse",
-    "Explanation",
-    "ExportResult",
-    "Finding",
-    "FoundEntry",
-    "Health",
-    "ListedEntry",
-    "PathVersion",
-    "PatternFile",
-    "Progress",
-    "ReindexResult",
-    "RestoreResult",
-    "Root",
-    "Selection",
-    "Snapshot",
-    "Store",
-    "StoreStats",
-    "Stream",
-    "any_case",
-    "examine",
-    "init",
-    "open",
-]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Literal, Unpack
+
+    from snapstore.base.progress import Observer
+    from snapstore.base.units import Duration, Size
+    from snapstore.model.entries import ListedEntry
+    from snapstore.model.filters import Paths, Texts
+    from snapstore.model.findings import Change, DiskUse, FoundEntry, PathVersion
+    from snapstore.model.health import Health
+    from snapstore.model.results import (
+        CheckReport,
+        CreateResult,
+        Explanation,
+        ExportResult,
+        ReindexResult,
+        RestoreResult,
+        StoreStats,
+        Stream,
+    )
+    from snapstore.model.selection import Selection
+    from snapstore.model.snapshot import Snapshot
+    from snapstore.repository.keys import Password
+
+__all__ = ["Store", "examine", "init", "open"]
 
 Path_ = str | bytes | os.PathLike[str]
 TOOL = f"snapstore {snapstore.__version__}"
@@ -78,7 +55,7 @@ def init(
     block_bytes: int | None = None,
     chunk_bytes: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> "Store":
+) -> Store:
     """Makes a store at `path`, which must be missing or an empty directory, and opens it.
 
     `compression`: fast, default, small or none, the default of its creates. `block_bytes`: how much
@@ -103,7 +80,7 @@ def open(
     mode: Literal["r", "rw"] = "rw",
     cache_dir: str | os.PathLike[str] | None = None,
     password: Password | None = None,
-) -> "Store":
+) -> Store:
     """Opens the store at `path`.
 
     `mode`: with "r" no object of the store is written, no lease taken; "rw" becomes that where the
@@ -154,7 +131,7 @@ class Store:
         self.writable: bool = repository.writable
         self.config: Config = repository.config
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> Store:
         return self
 
     def __exit__(
@@ -375,6 +352,12 @@ class Store:
         )
         return listing.snapshots(self._repository, wanted, order=order, limit=limit, all=all)
 
+    def unreadable_snapshots(self) -> list[Snapshot]:
+        """Snapshots that cannot be read, being damaged or made by a newer version: what `find`,
+        `log`, `du` and `stats` leave out. `error` of each says why.
+        """
+        return listing.unreadable(self._repository)
+
     def get(self, ref: str) -> Snapshot:
         """The snapshot that `ref` names: `latest`; a name, of which it is the newest; an id or 4 or
         more digits of its beginning; `@TIME`, the newest from before a time (`@2026-11-01`,
@@ -488,19 +471,20 @@ class Store:
         *refs: str,
         regex: bool = False,
         ignore_case: bool = False,
-        larger_than: int | None = None,
-        smaller_than: int | None = None,
+        larger_than: Size | None = None,
+        smaller_than: Size | None = None,
         newer_than: times.Time | None = None,
         older_than: times.Time | None = None,
         types: Sequence[str] = (),
     ) -> Iterator[FoundEntry]:
         """Entries that match, snapshot by snapshot, the newest first; or in `refs` (which may be
-        `REF:PATH`), as given. Snapshots that cannot be read are left out.
+        `REF:PATH`), as given. `unreadable_snapshots` are left out.
 
         `pattern`: a glob for the whole name, or with `regex` a regular expression for any part of
         it. A pattern with a `/` is for the path as recorded; a glob that does not begin with one is
-        for the end of the path. Sizes are bytes, and of what is no file 0; times are those of the
-        last change. Raises SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
+        for the end of the path. `larger_than`, `smaller_than`: as the sizes of `snapshots`, both
+        exclusive; what is no file has 0. Times are those of the last change. Raises
+        SnapshotNotFound, PathNotFound, InvalidArgument, DamagedObject.
         """
         from snapstore.ops import find as finding
 
@@ -522,9 +506,10 @@ class Store:
     ) -> list[PathVersion]:
         """Versions of what is at a path, the newest first, with the snapshots that have each.
 
-        Only snapshots that took the path, or something around it, count. Those of each host follow
-        each other by themselves. `path`: as recorded, or relative to roots. Raises PathNotFound
-        when no snapshot has it, DamagedObject.
+        Only snapshots that took the path, or something around it, count, and not
+        `unreadable_snapshots`. Those of each host follow each other by themselves. `path`: as
+        recorded, or relative to a root: that of the newest snapshot that has it. Raises
+        PathNotFound when no snapshot has it, DamagedObject.
         """
         from snapstore.ops import log as following
 
@@ -534,9 +519,9 @@ class Store:
         """What snapshots take and what each alone holds: all of them, the newest first, or only
         that of `ref`, which may be `REF:PATH`.
 
-        What a path shares with other places in its own snapshot counts as its own. Needs 16 to 32
-        bytes of memory for each distinct chunk of the store. Raises SnapshotNotFound, PathNotFound,
-        DamagedObject.
+        What a path shares with other places in its own snapshot counts as its own; what only
+        `unreadable_snapshots` need too, counts as well. Needs 16 to 32 bytes of memory for each
+        distinct chunk of the store. Raises SnapshotNotFound, PathNotFound, DamagedObject.
         """
         from snapstore.ops import usage as measuring
 
@@ -636,7 +621,9 @@ class Store:
         )
 
     def stats(self) -> StoreStats:
-        """How much the store holds, and what it takes."""
+        """How much the store holds, and what it takes; its snapshots without
+        `unreadable_snapshots`.
+        """
         from snapstore.ops import stats as counting
 
         return counting.stats(self._repository)

@@ -61,6 +61,14 @@ def test_values_behind_an_equals_sign(store: Snap) -> None:
 def test_files(snap: Snap) -> None:
     assert answers(snap, "snap create /et") == [["file", "/et"]]
     assert answers(snap, "snap -s /ba") == [["dir", "/ba"]]
+    assert answers(snap, "snap log no") == [["file", "no"]]
+    assert answers(snap, "snap list --path no") == [["file", "no"]]
+
+
+@pytest.mark.parametrize("word", ["/mnt/o", "./o", "~/wo"])
+def test_a_directory_to_compare_with(store: Snap, word: str) -> None:
+    assert answers(store, f"snap diff first {word}") == [["dir", word]]
+    assert texts(store, "snap diff first se") == ["second"]
 
 
 def test_snapshots(store: Snap) -> None:
@@ -146,7 +154,7 @@ def test_completing_commands_imports_nothing_heavy(snap: Snap) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
     assert "plain\tlist\t" in done.stdout
-    heavy = {"rich", "lmdb", "snapstore._native", "snapstore.api", "platformdirs"}
+    heavy = {"rich", "lmdb", "snapstore._native", "snapstore.api"}
     assert heavy.isdisjoint(done.stdout.split())
 
 

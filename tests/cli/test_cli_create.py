@@ -247,6 +247,11 @@ def test_default_store_follows_xdg(snap: Snap, files: Path) -> None:
     assert (data / "snapstore" / "store" / "config").is_file()
 
 
+def test_default_store_heeds_no_relative_xdg(snap: Snap, files: Path) -> None:
+    assert snap("create", files, SNAP_STORE=None, XDG_DATA_HOME="elsewhere").status == 0
+    assert (snap.home / ".local/share/snapstore/store/config").is_file()
+
+
 def test_environment_that_is_empty_names_nothing(snap: Snap, files: Path) -> None:
     assert snap("create", files, SNAP_STORE="").status == 0
     assert (snap.home / ".local/share/snapstore/store/config").is_file()

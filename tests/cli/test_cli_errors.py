@@ -89,6 +89,35 @@ def test_messages_hold_no_control_characters(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "snap: error: \\x1b[2Jgone\\xff\n"
 
 
+def test_trouble_with_a_file_is_told_without_its_number(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    errors.report(FileExistsError(17, "File exists", "man\n"), Settings())
+    assert capsys.readouterr().err == "snap: error: man\\n: File exists\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("init ~/files", "list -s ~/files", "list -s ~/none", "show nothing", "show latest~9"),
+        *("create ~/none", "create ~/files --exclude-file ~/none", "create --files-from ~/none"),
+        *("create --image ~/files", "create ~/files --tag=", "create --stdin-from x=false"),
+        *("cat first", "cat first:none", "diff first ~/none", "diff first none", "find * --type x"),
+        *("find * --larger-than x", "find * --newer-than x", "list --name [", "list --format {x}"),
+        *("log /none", "du none", "restore first", "restore first --target ~/files"),
+        *("restore first --target ~/none/none", "export first:none", "export first -o ~/none/x"),
+        *("import-tar ~/none", "import-tar ~/files", "check --time-limit x", "check --read-data=x"),
+        *("crate", "list --nmae x", "list --sort x", "stats x", "log", "completion tcsh"),
+    ],
+)
+def test_what_to_do_next_is_said(filled: Snap, line: str) -> None:
+    run = filled(*line.replace("~/", f"{filled.home}/").split())
+    assert run.status not in (0, 3)
+    error, hint = run.stderr.decode().splitlines()
+    assert error.startswith("snap: error: ")
+    assert hint.startswith("snap: hint: ")
+
+
 def test_no_store_is_named(snap: Snap) -> None:
     assert str(snap("list", SNAP_STORE=None)) == (
         "--- stderr\n"

@@ -96,6 +96,7 @@ def test_what_is_wrong_is_said(filled: Snap) -> None:
     assert str(filled("import-tar", "x.tar")) == (
         "--- stderr\n"
         "snap: error: at byte 5000: the archive ends here: it is cut off\n"
+        "snap: hint: make it or copy it again; tar -tvf shows what is in it\n"
         "--- status 1\n"
     )
     assert filled("import-tar", "nothing.tar").status == 1

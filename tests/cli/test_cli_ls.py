@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from cli_runner import Snap
 
 
@@ -58,6 +59,13 @@ def test_path_not_in_the_snapshot_as_json(filled: Snap) -> None:
     run = filled("ls", "first:/missing", "--json")
     assert run.status == 13
     assert json.loads(run.stderr)["error"]["kind"] == "path-not-found"
+
+
+@pytest.mark.parametrize("verb", ["cat", "du", "export", "find x"])
+def test_a_typo_in_a_path_suggests_the_near_one_everywhere(filled: Snap, verb: str) -> None:
+    run = filled(*verb.split(), "first:docs/nte.txt")
+    assert "did you mean ~/files/docs/note.txt?" in str(run)
+    assert run.status == 13
 
 
 def test_a_typo_in_a_path_suggests_the_near_one(filled: Snap) -> None:

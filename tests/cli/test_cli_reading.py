@@ -40,7 +40,7 @@ def test_cat(filled: Snap, files: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "status", "words"),
     [
-        ("first", 2, "not a file"),
+        ("first", 2, "~/files is not a file but a directory"),
         ("first:docs", 2, "docs is not a file but a directory"),
         ("first:link", 2, "not a file but a symlink"),
         ("first:missing", 13, "missing is not in snapshot"),
@@ -52,6 +52,17 @@ def test_cat_of_what_is_no_file(filled: Snap, place: str, status: int, words: st
     assert run.status == status
     assert words in str(run)
     assert run.stdout == b""
+
+
+def test_cat_of_one_of_several_paths(filled: Snap, files: Path) -> None:
+    filled("create", files / "docs/note.txt", "--name", "one")
+    assert filled("cat", "one").stdout == b"a note\n"
+    filled("create", files / "docs/note.txt", files / "data.bin", "--name", "two")
+    run = filled("cat", "two")
+    assert "is not a file but took 2 paths\nsnap: hint: say which file: <short>:PATH" in str(run)
+    assert run.status == 2
+    assert filled("cat", "two:note.txt").status == 13
+    assert filled("cat", f"two:{files}/docs/note.txt").stdout == b"a note\n"
 
 
 def test_cat_into_a_pipe_that_closes(filled: Snap, files: Path) -> None:
@@ -182,7 +193,7 @@ def test_several_roots_are_compared_as_they_are_restored(filled: Snap, files: Pa
     ("arguments", "status", "words"),
     [
         (["first", "nothing"], 13, "no snapshot answers to"),
-        (["first", "./nothing"], 1, "there is no ./nothing"),
+        (["first", "./nothing"], 2, "there is no ./nothing"),
         (["first", "first", "--content"], 2, "--content is for a directory on disk"),
         (["first", "first", "--all"], 2, "--all is for a directory on disk"),
         (["first", "./files", "docs"], 2, "a directory is compared as a whole"),
@@ -194,6 +205,15 @@ def test_diff_refuses(filled: Snap, arguments: list[str], status: int, words: st
     run = filled("diff", *arguments)
     assert run.status == status
     assert words in str(run)
+
+
+def test_a_failure_of_diff_is_no_difference(filled: Snap, files: Path) -> None:
+    run = filled("diff", "first", "./nothing", "--json")
+    assert (run.status, json.loads(run.stderr)["error"]["exit_code"]) == (2, 2)
+    (files / "more").write_bytes(b"")
+    line = f"{' '.join(command())} diff first {files} > /dev/full"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, env=filled.environment)
+    assert (b"No space left on device" in done.stderr, done.returncode) == (True, 2)
 
 
 def test_diff_escapes_names(filled: Snap, files: Path) -> None:
@@ -246,7 +266,7 @@ def test_find_by_size_and_time(changed: Snap) -> None:
         (["--regex", "("], "is no pattern"),
         (["--regex", "(a{1000}){1000}"], "is no pattern"),
         (["*", "--newer-than", "soon"], "not a time"),
-        (["*", "--larger-than", "big"], "is not a size"),
+        (["*", "--larger-than", "big"], "not a size"),
         (["*", "--type", "socket"], "is not one of"),
     ],
 )
@@ -254,6 +274,48 @@ def test_find_refuses(filled: Snap, arguments: list[str], words: str) -> None:
     run = filled("find", *arguments)
     assert run.status == 2
     assert words in str(run)
+
+
+# Snapshots that cannot be read
+
+
+@pytest.fixture
+def half_damaged(changed: Snap) -> tuple[Snap, str]:
+    """The command with a first snapshot that cannot be read any more, and its id."""
+    found = json.loads(changed("list", "--json").stdout)["snapshots"]
+    (id,) = (one["id"] for one in found if one["name"] == "first")
+    record = changed.store / "snap" / id
+    record.chmod(0o600)
+    record.write_bytes(b"nonsense")
+    return changed, id
+
+
+@pytest.mark.parametrize("arguments", [["find", "*"], ["log", "~/more"], ["du"], ["stats"]])
+def test_what_is_left_out_is_told(half_damaged: tuple[Snap, str], arguments: list[str]) -> None:
+    snap, id = half_damaged
+    arguments = [word.replace("~", str(snap.home / "files")) for word in arguments]
+    run = snap(*arguments)
+    assert (run.stdout != b"", run.status) == (True, 3)
+    warning, *lines = run.stderr.decode().splitlines()
+    assert warning == "snap: warning: 1 snapshot left out that cannot be read"
+    assert [line.split()[0] for line in lines] == [f"{id[:8]}:"]
+    run = snap(*arguments, "--json")
+    assert (run.stderr, run.status) == (b"", 3)
+    (left_out,) = json.loads(run.stdout)["left_out"]
+    assert left_out["snapshot"] == id
+    assert left_out["error"]
+
+
+def test_what_is_left_out_may_be_why_nothing_is_found(half_damaged: tuple[Snap, str]) -> None:
+    run = half_damaged[0]("log", "/nowhere")
+    assert "1 snapshot left out" in str(run)
+    assert run.status == 13
+
+
+def test_nothing_is_left_out_of_what_is_named(half_damaged: tuple[Snap, str]) -> None:
+    snap, id = half_damaged
+    assert str(snap("find", "more", "second")) == "<short>:~/files/more\n"
+    assert snap("find", "more", id).status == 5
 
 
 # log
@@ -265,6 +327,8 @@ def test_log(changed: Snap, files: Path) -> None:
         "<short>  <time>          1  13 B  changed: content, mtime\n"
         "<short>  <time>          1   7 B  added\n"
     )
+    for path in ("files/docs/note.txt", "docs/note.txt", "./files/../files/docs/note.txt"):
+        assert changed("log", path).stdout == changed("log", files / "docs/note.txt").stdout
     removed = str(changed("log", files / "data.bin")).splitlines()
     assert [line.split()[-1] for line in removed] == ["CHANGE", "removed", "added"]
     run = changed("log", "/nowhere")

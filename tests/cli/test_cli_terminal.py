@@ -10,11 +10,13 @@ from terminal import on_terminal
 CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
-def shown(snap: Snap, *arguments: str | Path, columns: int = 80, **environment: str) -> str:
+def shown(
+    snap: Snap, *arguments: str | Path, columns: int = 80, status: int = 0, **environment: str
+) -> str:
     """What `snap ARGUMENTS…` shows, without a pager unless one is named."""
     full = {"TERM": "xterm", "SNAP_PAGER": "", **snap.environment, **environment}
-    text, status = on_terminal([*command(), *arguments], full, columns=columns)
-    assert status == 0, text
+    text, ended = on_terminal([*command(), *arguments], full, columns=columns)
+    assert ended == status, text
     return text.decode().replace("\r\n", "\n")
 
 
@@ -38,15 +40,35 @@ def test_a_narrow_table_keeps_ids_and_names(odd: Snap) -> None:
     assert re.fullmatch(r"[0-9a-f]{8}  first", lines[2])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kept"), [(["du"], ["ID", "UNIQUE"]), (["log", "data.bin"], ["REF", "CHANGE"])]
+)
+def test_other_narrow_tables_keep_what_matters(
+    filled: Snap, arguments: list[str], kept: list[str]
+) -> None:
+    assert shown(filled, *arguments, columns=20, NO_COLOR="1").splitlines()[0].split() == kept
+
+
 def test_a_verbose_table_has_whole_ids_and_sources(odd: Snap) -> None:
     text = odd("list", "-v").stdout.decode()
     assert re.search(r"^[0-9a-f]{64}  ", text, re.MULTILINE)
     assert "SOURCE" in text and "HOST" in text
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["list", "--help"], ["show", "first"], ["stats"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["create", "--help"]])
+@pytest.mark.parametrize("columns", [20, 30, 49])
+def test_help_fits_a_narrow_terminal(snap: Snap, arguments: list[str], columns: int) -> None:
+    """But for options and headings, and examples, which are there to be copied."""
+    text = shown(snap, *arguments, columns=columns).partition("Examples:")[0]
+    for line in text.splitlines():
+        assert len(line) <= columns or line.lstrip().startswith("-") or line.endswith(":"), line
+
+
+def test_help_is_not_wider_than_can_be_read(snap: Snap) -> None:
+    assert max(map(len, shown(snap, "create", "--help", columns=300).splitlines())) <= 100
+
+
+@pytest.mark.parametrize("arguments", [["show", "first"], ["stats"], ["doctor"]])
 def test_nothing_breaks_on_20_columns(filled: Snap, arguments: list[str]) -> None:
     assert shown(filled, *arguments, columns=20)
 
@@ -87,11 +109,23 @@ def test_what_a_pager_is_given(filled: Snap, tmp_path: Path) -> None:
     assert given.endswith("/files/link\n")
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["show", "first"], ["ls", "first"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["list"], ["show", "first"], ["ls", "first"], ["--help"]),
+        *(["find", "*"], ["log", "docs/note.txt"], ["du"]),
+    ],
+)
 def test_what_is_paged(filled: Snap, arguments: list[str]) -> None:
     assert shown(filled, *arguments, SNAP_PAGER="sed s/^/paged:/").startswith("paged:")
     assert "paged:" not in shown(filled, *arguments, "--no-pager", SNAP_PAGER="sed s/^/paged:/")
     assert "paged:" not in shown(filled, "--no-pager", *arguments, PAGER="sed s/^/paged:/")
+
+
+def test_a_pager_leaves_the_status_of_diff(filled: Snap, files: Path) -> None:
+    (files / "more").write_bytes(b"")
+    text = shown(filled, "diff", "first", files, SNAP_PAGER="sed s/^/paged:/", status=1)
+    assert text.startswith("paged:")
 
 
 @pytest.mark.parametrize("arguments", [["stats"], ["list", "--json"], ["show", "first", "--json"]])

@@ -148,7 +148,7 @@ def test_error_at_every_call(
     assert_sound(sweep.store, read_data=True)
 
 
-@pytest.mark.needs("strace")
+@pytest.mark.needs("trace")
 def test_nothing_escapes_the_sweep(quick_path: Path, fail_at: Path) -> None:
     """The kernel sees no more calls that change files than the library counts."""
     source, store, log = quick_path / "source", quick_path / "store", quick_path / "log"
@@ -181,7 +181,7 @@ def test_nothing_escapes_the_sweep(quick_path: Path, fail_at: Path) -> None:
     assert names <= known
 
 
-@pytest.mark.needs("strace")
+@pytest.mark.needs("trace")
 @pytest.mark.parametrize("call", ["fsync", "link", "rename"])
 def test_death_by_strace(quick_path: Path, call: str) -> None:
     """The same from outside, without a library in the process; each thread counts for itself."""

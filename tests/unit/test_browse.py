@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import snapstore
-from snapstore import DiffStat, Store
+from snapstore import DiffStat, InvalidArgument, Store
+from snapstore.model import snapshot as snapshots
+from snapstore.model.snapshot import Label
 
 DAY = 86_400 * 10**9
 
@@ -246,9 +248,24 @@ def test_what_could_not_be_read_was_not_removed(
     (top / "file").unlink()
     second = store.get(taken(store, top))
     assert [one.change for one in store.log(top / "file")] == ["removed", "added"]
-    object.__setattr__(second, "unreadable", (blind,))
     monkeypatch.setattr(store._repository.catalog, "snapshots", lambda: [snapshot, second])
-    assert [one.change for one in store.log(top / "file")] == ["added"]
+    for unread in (blind, (os.fsencode(top), "Permission denied")):
+        object.__setattr__(second, "unreadable", (unread,))
+        assert [one.change for one in store.log(top / "file")] == ["added"]
+        assert [one.change for one in store.log("file")] == ["added"]
+
+
+def test_a_relative_path_to_log_is_that_of_one_root(store: Store, tmp_path: Path) -> None:
+    """Not of every root in turn, of which some do not have it and others have another file."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name / "file").write_text(name)
+    for number, name in enumerate(["a", "b", "c", "a", "b", "c"]):
+        taken(store, tmp_path / name, time=number * DAY)
+    (version,) = store.log("file")
+    assert version.path == os.fsencode(tmp_path / "b" / "file")
+    assert (version.change, len(version.snapshots)) == ("added", 2)
 
 
 def test_snapshots_that_cannot_be_read_are_left_out(store: Store, tmp_path: Path) -> None:
@@ -262,6 +279,32 @@ def test_snapshots_that_cannot_be_read_are_left_out(store: Store, tmp_path: Path
     assert [one.snapshot.id for one in store.find("file")] == [good]
     assert [one.snapshot.id for one in store.du()] == [good]
     assert [one.snapshots[0].id for one in store.log(path)] == [good]
+    (left_out,) = store.unreadable_snapshots()
+    assert (left_out.id, left_out.status) == (bad.name, "damaged")
+    assert left_out.error
+
+
+def test_snapshots_of_later_versions_are_left_out(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    good = store.get(taken(store, path))
+    later = snapshots.decode("ab" * 32, {**good.record, "needs": ["delta"]}, Label())
+    monkeypatch.setattr(store._repository.catalog, "snapshots", lambda: [good, later])
+    assert [one.snapshot.id for one in store.find("file")] == [good.id]
+    assert [one.id for one in store.unreadable_snapshots()] == [later.id]
+
+
+def test_sizes_to_find_are_those_of_the_list(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2048))
+    taken(store, path)
+    for size in (1024, "1k", "1 KiB"):
+        assert [one.path for one in store.find("file", larger_than=size)] == [os.fsencode(path)]
+        assert not list(store.find("file", smaller_than=size))
+    with pytest.raises(InvalidArgument, match="not a size"):
+        store.find("file", larger_than="big")
 
 
 def test_missing_roots_of_several_are_removed(store: Store, tmp_path: Path) -> None:

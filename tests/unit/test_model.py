@@ -338,8 +338,10 @@ def test_a_snapshot_that_cannot_be_read_stays_visible_but_gives_nothing() -> Non
 
 def test_needs_that_are_not_known() -> None:
     payload = canonical.encode(canonical.decode_object(record()) | {"needs": ["delta"]})
-    with pytest.raises(StoreTooNew):
-        snapshot.require_ready(parse("00" * 32, payload, Label()))
+    later = parse("00" * 32, payload, Label())
+    assert later.status == "too-new"
+    with pytest.raises(StoreTooNew, match="delta"):
+        snapshot.require_ready(later)
 
 
 # Labels

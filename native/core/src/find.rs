@@ -95,7 +95,32 @@ fn glob(pattern: &str, ignore_case: bool) -> Result<String> {
         .case_insensitive(ignore_case)
         .build()
         .map_err(|error| invalid(pattern, &error.kind().to_string()))?;
-    Ok(glob.regex().to_string())
+    Ok(without_separators(glob.regex()))
+}
+
+/// A regular expression of globset whose classes match no `/`, as `*` and `?` do not: globset lets `[!a]` match one.
+fn without_separators(regex: &str) -> String {
+    let mut text = String::with_capacity(regex.len());
+    let mut signs = regex.chars();
+    let mut in_class = false;
+    while let Some(sign) = signs.next() {
+        match sign {
+            '\\' => {
+                text.push(sign);
+                text.extend(signs.next());
+            }
+            '[' if !in_class => {
+                text.push_str("[[");
+                in_class = true;
+            }
+            ']' if in_class => {
+                text.push_str("]&&[^/]]");
+                in_class = false;
+            }
+            _ => text.push(sign),
+        }
+    }
+    text
 }
 
 /// Something found, in the tree with this number.
@@ -401,6 +426,18 @@ mod tests {
         assert_eq!(find.memo.len(), 101);
         let find = Query::new("f0007", false, false).unwrap();
         assert_eq!(all(&mut Find::new(find, trees(&roots)), &reader).len(), 100);
+    }
+
+    #[test]
+    fn classes_match_no_separator() {
+        let is = |pattern: &str, path: &str| Query::new(pattern, false, false).unwrap().pattern.unwrap().is_match(path);
+        for pattern in ["/a[!x]b", "/a[+-9]b", "/a[]!/\\[]b", "/a[!]x]b", "/**/?[!x]b", "/*[!a-z]b", "/a{[!x],y}b"] {
+            assert!(!is(pattern, "/a/b"), "{pattern}");
+        }
+        for path in ["/a.b", "/a1b", "/a]b", "/a[b", "/a\\b"] {
+            assert!(is("/a[!x]b", path), "{path}");
+        }
+        assert!(is("/a[]x[-]b", "/a]b") && is("/a[]x[-]b", "/a-b") && is("/a\\[b", "/a[b") && is("/**/[!x]", "/a/b/c"));
     }
 
     #[test]

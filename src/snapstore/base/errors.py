@@ -207,13 +207,14 @@ class SourceNotFound(SnapstoreError):
     """A path to be taken does not exist."""
 
     kind = "source-not-found"
+    usual_hint = "see how it is spelt; a relative path begins where you are"
 
 
 class SourceUnreadable(SnapstoreError):
     """A path to be taken cannot be read at all."""
 
     kind = "source-unreadable"
-    usual_hint = "look at its permissions, or do it as root"
+    usual_hint = "see that it is there, is what it should be, and may be read by you"
 
 
 class ArchiveInvalid(SnapstoreError):
@@ -222,6 +223,7 @@ class ArchiveInvalid(SnapstoreError):
     """
 
     kind = "archive-invalid"
+    usual_hint = "make it or copy it again; tar -tvf shows what is in it"
 
 
 class CommandFailed(SnapstoreError):

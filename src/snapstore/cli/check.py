@@ -11,7 +11,7 @@ from snapstore.cli.stores import open_store
 from snapstore.cli.values import share
 
 if TYPE_CHECKING:
-    from snapstore.api import CheckProblem, CheckReport
+    from snapstore import CheckProblem, CheckReport
 
 
 class OptionalShare(HelpMixin):

@@ -23,7 +23,7 @@ from snapstore.cli.settings import Settings
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import Snapshot, Store
+    from snapstore import Snapshot, Store
 
 Items = list["CompletionItem[str]"]
 

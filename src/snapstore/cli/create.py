@@ -13,7 +13,7 @@ from snapstore.cli.stores import open_or_make_store
 from snapstore.cli.values import COMPRESSION, PATH, assignment
 
 if TYPE_CHECKING:
-    from snapstore.api import CreateResult, Snapshot, Stream
+    from snapstore import CreateResult, Snapshot, Stream
 
 _EXAMPLES = """
 snap create /etc /srv/app --name before-upgrade --tag prod
@@ -211,7 +211,7 @@ def command(
 
 
 def _streams(stdin: str | None, commands: tuple[tuple[str, str], ...]) -> list["Stream"]:
-    from snapstore.api import Stream
+    from snapstore import Stream
 
     streams = [Stream(name, command=command) for name, command in commands]
     if stdin:

@@ -1,9 +1,7 @@
 """`snap diff`."""
 
 import functools
-import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +15,10 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import Change, Store
+    from snapstore import Change, Store
 
 DIFFERENT = 1
+TROUBLE = 2
 
 # Those of snapstore.model.findings; importing that is for when a store is opened.
 _FIELDS = ("content", "holes", "target", "device", "mode", "owner", "mtime", "xattrs")
@@ -80,9 +79,10 @@ def command(
     metadata, T other type, R renamed, ? unreadable. What the snapshot's rules leave out is not
     added.
 
-    The exit status is 0 when there is no difference, 1 when there is, 3 when something on disk
-    could not be read.
+    The exit status is 0 when there is no difference, 1 when there is, 2 when they could not be
+    compared, 3 when something on disk could not be read.
     """
+    settings.failed = TROUBLE
     kinds: set[str] = set()
     with open_store(settings, "r") as store:
         changes = _noted(_changes(store, old, new, paths, **options), kinds)
@@ -164,7 +164,7 @@ def _told(fields: tuple[str, ...]) -> str:
 
 
 def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
-    from snapstore.api import DiffStat
+    from snapstore import DiffStat
 
     counts = DiffStat.of(changes)
     sizes = {
@@ -179,16 +179,15 @@ def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
 
 
 def _print_json(old: str, new: str, changes: "Iterable[Change]", *, listed: bool) -> None:
-    """One document, written as the changes come."""
-    from snapstore.api import DiffStat
+    from snapstore import DiffStat
 
     counts = DiffStat()
-    head = json.dumps({"old": old, "new": new})
-    sys.stdout.write(head[:-1] + ', "changes": [')
-    separator = "\n  "
-    for change in changes:
-        counts.add(change)
-        if listed:
-            sys.stdout.write(separator + json.dumps(change.to_dict()))
-            separator = ",\n  "
-    sys.stdout.write('\n], "stat": ' + json.dumps(counts.to_dict()) + "}\n")
+
+    def shown() -> Iterator[dict[str, Any]]:
+        for change in changes:
+            counts.add(change)
+            if listed:
+                yield change.to_dict()
+
+    head = {"old": old, "new": new}
+    render.streamed(head, "changes", shown(), lambda: {"stat": counts.to_dict()})

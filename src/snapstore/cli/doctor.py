@@ -12,7 +12,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import cache_directory, default_store, named_store
 
 if TYPE_CHECKING:
-    from snapstore.api import Finding
+    from snapstore import Finding
 
 _STYLES = {"ok": "good", "note": "warning", "wrong": "error"}
 

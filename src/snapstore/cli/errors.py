@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
@@ -54,6 +54,8 @@ def report(error: BaseException, settings: Settings) -> int:
         sys.stderr.write(error.format_message() + "\n")
         return USAGE
     failure = _describe(error)
+    if failure.status == FAILED:
+        failure = replace(failure, status=settings.failed)
     if os.environ.get("SNAP_DEBUG") == "1":
         traceback.print_exception(error)
     _tell(failure, settings)
@@ -70,7 +72,7 @@ def _describe(error: BaseException) -> Failure:
     if isinstance(error, KeyboardInterrupt):
         return Failure(CANCELLED, "cancelled", "interrupted")
     if isinstance(error, OSError):
-        return Failure(FAILED, "io", str(error))
+        return Failure(FAILED, "io", _io_message(error))
     return Failure(
         FAILED,
         "internal",
@@ -78,6 +80,14 @@ def _describe(error: BaseException) -> Failure:
         "this is a bug: please report it with what `snap --version` prints"
         " and the traceback that SNAP_DEBUG=1 shows",
     )
+
+
+def _io_message(error: OSError) -> str:
+    """Without the number, which tells nobody anything."""
+    if error.strerror is None:
+        return str(error)
+    about = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return about + error.strerror
 
 
 def _describe_ours(error: SnapstoreError) -> Failure:

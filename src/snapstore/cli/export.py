@@ -13,7 +13,7 @@ from snapstore.cli.stores import open_store
 from snapstore.cli.values import PATH
 
 if TYPE_CHECKING:
-    from snapstore.api import ExportResult
+    from snapstore import ExportResult
 
 
 @declare(

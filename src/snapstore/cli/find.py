@@ -1,18 +1,17 @@
 """`snap find`."""
 
-import json
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from snapstore.cli import render, values
+from snapstore.cli import left_out, render
+from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import FoundEntry
+    from snapstore import FoundEntry
 
 _TYPES = ("file", "directory", "symlink", "fifo", "chardev", "blockdev")
 
@@ -29,8 +28,8 @@ _TYPES = ("file", "directory", "symlink", "fifo", "chardev", "blockdev")
 @click.argument("refs", nargs=-1, metavar="[REF[:PATH]]...")
 @click.option("--regex", is_flag=True, help="PATTERN is a regular expression, for any part.")
 @click.option("-i", "--ignore-case", is_flag=True, help="Letters match in either case.")
-@click.option("--larger-than", type=values.size, metavar="SIZE", help="Only larger files.")
-@click.option("--smaller-than", type=values.size, metavar="SIZE", help="Only smaller files.")
+@click.option("--larger-than", metavar="SIZE", help="Only larger files.")
+@click.option("--smaller-than", metavar="SIZE", help="Only smaller files.")
 @click.option("--newer-than", metavar="TIME", help="Only what was last changed after TIME.")
 @click.option("--older-than", metavar="TIME", help="Only what was last changed before TIME.")
 @click.option(
@@ -45,29 +44,33 @@ _TYPES = ("file", "directory", "symlink", "fifo", "chardev", "blockdev")
 @click.pass_obj
 def command(
     settings: Settings, /, pattern: str, refs: tuple[str, ...], long: bool, **filters: Any
-) -> None:
+) -> int:
     """Find files by name, size, time and type in all snapshots.
 
     PATTERN is for the whole name; with a / in it for the path, or its end. Lines are REF:PATH, the
     newest snapshot first. With REF, only these snapshots are searched.
     """
-    with open_store(settings, "r") as store:
+    with (
+        open_store(settings, "r") as store,
+        left_out.noted(store, settings, of_all=not refs) as missed,
+    ):
         found = store.find(pattern, *refs, **filters)
         if settings.json:
-            _print_json(found)
-        elif long:
-            for one in found:
-                path = b"%b:%b" % (one.snapshot.short_id.encode(), one.path)
-                render.out(render.entry_line(path, one.entry, one.snapshot.owners))
+            head = {"left_out": left_out.as_json(missed)}
+            render.streamed(head, "found", (one.to_dict() for one in found))
         else:
-            render.paths(b"%b:%b" % (one.snapshot.short_id.encode(), one.path) for one in found)
+            with paged(settings):
+                _print(found, long)
+    return left_out.status(missed)
 
 
-def _print_json(found: "Iterable[FoundEntry]") -> None:
-    """One document, written as the findings come."""
-    sys.stdout.write('{"found": [')
-    separator = "\n  "
+def _print(found: "Iterable[FoundEntry]", long: bool) -> None:
+    if not long:
+        render.paths(map(_reference, found))
+        return
     for one in found:
-        sys.stdout.write(separator + json.dumps(one.to_dict()))
-        separator = ",\n  "
-    sys.stdout.write("\n]}\n")
+        render.out(render.entry_line(_reference(one), one.entry, one.snapshot.owners))
+
+
+def _reference(one: "FoundEntry") -> bytes:
+    return b"%b:%b" % (one.snapshot.short_id.encode(), one.path)

@@ -11,9 +11,10 @@ from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
+from snapstore.cli.values import PATH
 
 if TYPE_CHECKING:
-    from snapstore.api import Snapshot
+    from snapstore import Snapshot
 
 # What `--sort` takes, and the order that it means: the newest and the largest first.
 _ORDERS = {
@@ -42,7 +43,13 @@ _ORDERS = {
     metavar="TAG[,TAG]",
     help="Only with this tag; with all of several; '' for none (repeatable).",
 )
-@click.option("--path", multiple=True, metavar="PATH", help="Only those that took it (repeatable).")
+@click.option(
+    "--path",
+    multiple=True,
+    type=PATH,
+    metavar="PATH",
+    help="Only those that took it (repeatable).",
+)
 @click.option("--host", multiple=True, metavar="GLOB", help="Only of this host (repeatable).")
 @click.option("--source", multiple=True, metavar="GLOB", help="Only this series (repeatable).")
 @click.option("--since", metavar="TIME", help="Only from then on: 2026-11-01, now-7d.")

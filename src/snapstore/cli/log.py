@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import render
+from snapstore.base.errors import PathNotFound
+from snapstore.cli import left_out, render
 from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
+from snapstore.cli.values import PATH
 
 if TYPE_CHECKING:
-    from snapstore.api import PathVersion
+    from snapstore import PathVersion, Store
 
 
 @declare(
@@ -23,31 +25,43 @@ if TYPE_CHECKING:
     snap log /srv/app --host web1 --json
     """,
 )
-@click.argument("path")
+@click.argument("path", type=PATH)
 @click.option("--host", help="Only snapshots of this host.")
 @click.option("--source", help="Only snapshots of this series.")
 @click.pass_obj
-def command(settings: Settings, /, path: str, host: str | None, source: str | None) -> None:
+def command(settings: Settings, /, path: str, host: str | None, source: str | None) -> int:
     """Show all versions of one path.
 
     The newest comes first. SINCE is the time of the first snapshot that has the version, REF the
-    newest one; `snap cat REF:PATH` prints it.
+    newest one; `snap cat REF:PATH` prints it. A relative PATH is meant from here, or else from a
+    path that a snapshot took.
     """
-    with open_store(settings, "r") as store:
-        versions = store.log(os.fsencode(path), host=host, source=source)
-    if settings.json:
-        render.document({"versions": [version.to_dict() for version in versions]})
-    else:
-        with paged(settings):
-            _print(versions)
+    with open_store(settings, "r") as store, left_out.noted(store, settings) as missed:
+        versions = _versions(store, path, host=host, source=source)
+        if settings.json:
+            found = [version.to_dict() for version in versions]
+            render.document({"versions": found, "left_out": left_out.as_json(missed)})
+        else:
+            with paged(settings):
+                _print(versions)
+    return left_out.status(missed)
+
+
+def _versions(store: "Store", path: str, **chosen: str | None) -> "list[PathVersion]":
+    try:
+        return store.log(os.path.abspath(path), **chosen)
+    except PathNotFound:
+        if path.startswith("/"):
+            raise
+    return store.log(path, **chosen)
 
 
 _COLUMNS = (
     Column("REF"),
-    Column("SINCE"),
-    Column("SNAPSHOTS", right=True),
-    Column("SIZE", right=True),
-    Column("HOST", elastic=True),
+    Column("SINCE", rank=1),
+    Column("SNAPSHOTS", right=True, rank=3),
+    Column("SIZE", right=True, rank=2),
+    Column("HOST", elastic=True, rank=4),
     Column("CHANGE", elastic=True),
 )
 

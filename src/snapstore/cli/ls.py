@@ -1,7 +1,5 @@
 """`snap ls`."""
 
-import json
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import ListedEntry, Snapshot
+    from snapstore import ListedEntry, Snapshot
 
 
 @declare(
@@ -38,24 +36,14 @@ def command(settings: Settings, /, ref: str, long: bool, recursive: bool) -> Non
         snapshot, path = store.resolve(ref)
         entries = store.ls(snapshot.id, path or b"", recursive=recursive)
         if settings.json:
-            _print_json(snapshot, entries)
+            found = (listed.to_dict() for listed in entries)
+            render.streamed({"snapshot": snapshot.id}, "entries", found)
             return
         with paged(settings):
             if long:
                 _print_long(snapshot, entries)
             else:
                 render.paths(listed.path for listed in entries)
-
-
-def _print_json(snapshot: "Snapshot", entries: Iterable["ListedEntry"]) -> None:
-    """One document, written as the entries come: a listing may be larger than memory."""
-    head = json.dumps({"snapshot": snapshot.id})
-    sys.stdout.write(head[:-1] + ', "entries": [')
-    separator = "\n  "
-    for entry in entries:
-        sys.stdout.write(separator + json.dumps(entry.to_dict()))
-        separator = ",\n  "
-    sys.stdout.write("\n]}\n")
 
 
 def _print_long(snapshot: "Snapshot", entries: Iterable["ListedEntry"]) -> None:

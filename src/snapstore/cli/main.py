@@ -80,7 +80,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.command(
     "snap",
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="COMMAND …",
     epilog="""
     Examples:

@@ -29,8 +29,8 @@ ENVIRONMENT = {
 # Exit statuses (docs/reference/exit-codes.md says more).
 STATUSES = {
     0: "Done.",
-    1: "Failed.",
-    2: "The command line, or an argument, has no meaning.",
+    1: "Failed; of diff: there are differences.",
+    2: "The command line, or an argument, has no meaning; of diff also: failed.",
     3: "Done in part: some files could not be read or restored.",
     5: "Damage was found.",
     10: "There is no store, or it cannot be used as one.",

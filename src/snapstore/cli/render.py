@@ -10,14 +10,14 @@ import re
 import stat
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from snapstore.model.results import Entry
+    from snapstore.model.entries import Entry
 
 _CONTROLS = (
     r"\x00-\x1f\x7f-\x9f"  # C0, delete, C1
@@ -226,6 +226,26 @@ def document(data: dict[str, Any]) -> None:
     import json
 
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def streamed(
+    head: dict[str, Any],
+    name: str,
+    items: Iterable[dict[str, Any]],
+    tail: Callable[[], dict[str, Any]] = dict,
+) -> None:
+    """The same, with a list `name` that is written as its items come: it may be larger than memory.
+    What `tail` gives when all have come stands behind it.
+    """
+    import json
+
+    sys.stdout.write(json.dumps({**head, name: []})[:-2])
+    separator = "\n  "
+    for item in items:
+        sys.stdout.write(separator + json.dumps(item))
+        separator = ",\n  "
+    rest = json.dumps(tail())[1:-1]
+    sys.stdout.write("\n]" + (f", {rest}" if rest else "") + "}\n")
 
 
 # Tables and lists

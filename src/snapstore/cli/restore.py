@@ -13,7 +13,7 @@ from snapstore.cli.stores import open_store
 from snapstore.cli.values import PATH, RecordedPath
 
 if TYPE_CHECKING:
-    from snapstore.api import RestoreResult
+    from snapstore import RestoreResult
 
 
 @declare(

@@ -15,7 +15,7 @@ from snapstore.cli.errors import Usage
 from snapstore.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from snapstore.api import Explanation, PatternFile, Selection
+    from snapstore import Explanation, PatternFile, Selection
 
 
 def arguments(options: dict[str, Any], order: Sequence[str | None]) -> "Selection":
@@ -38,7 +38,7 @@ _PATTERNS = ("exclude", "iexclude", "include", "exclude_files", "iexclude_files"
 def _patterns(
     options: dict[str, Any], order: Sequence[str | None]
 ) -> "Iterator[str | bytes | PatternFile]":
-    from snapstore.api import PatternFile, any_case
+    from snapstore import PatternFile, any_case
 
     values = {name: iter(options.pop(name)) for name in _PATTERNS}
     for name in order:

@@ -1,7 +1,7 @@
 """Options that every command takes, before or after the verb, and the base class of commands."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +10,9 @@ import click
 from snapstore.cli.values import Directory, completed
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_WIDEST, _ROOMY, _NARROWEST = 100, 48, 18
+"""Columns for a help text."""
 
 
 @dataclass
@@ -22,6 +25,10 @@ class Settings:
     verbose: bool = False
     no_progress: bool = False
     no_pager: bool = False
+    failed: int = 1
+    """The exit status of a failure that has none of its own: a command whose 1 means something else
+    sets another.
+    """
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
@@ -74,8 +81,32 @@ def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+class HelpFormatter(click.HelpFormatter):
+    """Fits terminals narrower than the 50 columns that click takes for the least."""
+
+    def __init__(self) -> None:
+        from snapstore.cli import render
+
+        super().__init__(width=max(min(render.width(), _WIDEST) - 2, _NARROWEST))
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        room = self.width * 2 // 5 if self.width >= _ROOMY else 4  # then what is told stands below
+        super().write_dl(rows, min(col_max, room), col_spacing)
+
+
+class HelpContext(click.Context):
+    """A context whose help has that format."""
+
+    def make_formatter(self) -> click.HelpFormatter:
+        return HelpFormatter()
+
+
 class HelpMixin(click.Command):
     """Help with the shared options apart and the examples as they were typed."""
+
+    context_class = HelpContext
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         option = super().get_help_option(ctx)

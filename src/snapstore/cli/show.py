@@ -11,7 +11,7 @@ from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import Root, Snapshot
+    from snapstore import Root, Snapshot
 
 
 @declare(
@@ -43,8 +43,9 @@ def command(settings: Settings, /, ref: str) -> None:
 def _rows(snapshot: "Snapshot") -> Iterator[tuple[str, str]]:
     yield "snapshot", snapshot.id
     if snapshot.status != "ready":
-        yield "state", f"{snapshot.status}: {render.plain(snapshot.record['error'])}"
-        return
+        yield "state", f"{snapshot.status}: {render.plain(snapshot.error or '')}"
+        if not snapshot.roots:
+            return  # the record itself could not be read
     yield "name", render.plain(snapshot.name or "")
     yield "created", render.moment(snapshot.created_at)
     yield "host", render.plain(snapshot.host)

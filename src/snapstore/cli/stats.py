@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import render
+from snapstore.cli import left_out, render
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 
 if TYPE_CHECKING:
-    from snapstore.api import StoreStats
+    from snapstore import StoreStats
 
 
 @declare(
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     """,
 )
 @click.pass_obj
-def command(settings: Settings, /) -> None:
+def command(settings: Settings, /) -> int:
     """Show how much the store holds and saves."""
-    with open_store(settings, "r") as store:
-        path, stats = store.path, store.stats()
-    if settings.json:
-        render.document(stats.to_dict())
-        return
-    render.pairs([("store", render.name(str(path))), *_rows(stats)])
+    with open_store(settings, "r") as store, left_out.noted(store, settings) as missed:
+        stats = store.stats()
+        if settings.json:
+            render.document({**stats.to_dict(), "left_out": left_out.as_json(missed)})
+        else:
+            render.pairs([("store", render.name(str(store.path))), *_rows(stats)])
+    return left_out.status(missed)
 
 
 def _rows(stats: "StoreStats") -> list[tuple[str, str]]:

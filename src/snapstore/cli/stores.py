@@ -9,7 +9,7 @@ from snapstore.cli import render
 from snapstore.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from snapstore.api import Store
+    from snapstore import Store
 
 
 def named_store(settings: Settings) -> str | None:
@@ -19,9 +19,7 @@ def named_store(settings: Settings) -> str | None:
 
 def default_store() -> Path:
     """The user's own store, used when none is named."""
-    import platformdirs
-
-    return platformdirs.user_data_path("snapstore") / "store"
+    return _own("XDG_DATA_HOME", ".local/share") / "snapstore" / "store"
 
 
 def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
@@ -64,6 +62,10 @@ def _open(path: str | Path, mode: Literal["r", "rw"]) -> "Store":
 
 def cache_directory() -> Path:
     """Where what is derived goes when it cannot be in the store."""
-    import platformdirs
+    return _own("XDG_CACHE_HOME", ".cache") / "snapstore"
 
-    return platformdirs.user_cache_path("snapstore")
+
+def _own(variable: str, usual: str) -> Path:
+    """A directory of the XDG specification, for which a relative one in a variable is none."""
+    named = os.environ.get(variable, "")
+    return Path(named) if named.startswith("/") else Path.home() / usual

@@ -27,18 +27,6 @@ def assignment(shape: str) -> Callable[[str], tuple[str, str]]:
     return convert
 
 
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([kmgtp]?)(?:i?b)?")
-
-
-def size(text: str) -> int:
-    """Bytes: a number, or one with K, M, G, T or P for powers of 1024, as in 10M, 1.5GiB."""
-    match = _SIZE.fullmatch(text.strip().lower())
-    if match is None:
-        raise click.BadParameter(f"'{text}' is not a size; write it as 4096, 10M or 1.5G")
-    return int(float(match[1]) * 1024 ** _UNITS[match[2]])
-
-
 def share(text: str) -> float:
     """A part of the whole, above 0 and at most 1: `10%` or `1/7`."""
     try:
@@ -70,17 +58,20 @@ class Directory(click.types.StringParamType):
 
 class Reference(click.types.StringParamType):
     """A reference to a snapshot, completed from the store; `with_path`: one that may go on with
-    `:PATH`.
+    `:PATH`; `or_directory`: in its place may stand a directory on disk.
     """
 
-    def __init__(self, *, with_path: bool) -> None:
+    def __init__(self, *, with_path: bool, or_directory: bool = False) -> None:
         self.with_path = with_path
+        self.or_directory = or_directory
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> "list[CompletionItem[str]]":
         from snapstore.cli import completing
 
+        if self.or_directory and incomplete.startswith((".", "/", "~")):
+            return Directory().shell_complete(ctx, param, incomplete)
         return completing.references(ctx, incomplete, with_path=self.with_path)
 
 
@@ -120,5 +111,5 @@ def completed(param: click.Parameter) -> "click.ParamType[Any]":
         return param.type
     shown = param.metavar or (param.name or "").upper()
     if re.search(r"\bREF\b", shown):
-        return Reference(with_path=":PATH" in shown)
+        return Reference(with_path=":PATH" in shown, or_directory="DIR" in shown)
     return next((_RECORDED[name] for name in param.opts if name in _RECORDED), param.type)

@@ -9,6 +9,7 @@ from snapstore.cli.errors import Usage
 # Verbs of restic, borg, kopia, bup, zfs, tar and others that ours do the work of.
 NEIGHBOURS = {
     "add": "create",
+    "analyze": "du",
     "archive": "create",
     "archives": "list",
     "backup": "create",
@@ -30,6 +31,7 @@ NEIGHBOURS = {
     "repair-index": "reindex",
     "repo-create": "init",
     "repo-info": "stats",
+    "repo-list": "list",
     "save": "create",
     "scrub": "check",
     "search": "find",
@@ -53,10 +55,13 @@ NOT_YET = {
     "mount": "restore",
     "prune": None,
     "remove": None,
+    "rename": None,
     "repair": "check",
+    "rewrite": None,
     "rm": None,
     "tag": None,
     "umount": None,
+    "undelete": None,
     "undo": None,
 }
 

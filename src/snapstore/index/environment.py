@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import shutil
 import stat
 import struct
@@ -102,7 +101,7 @@ def _lock(path: Path, kind: int) -> int:
 
 def staging(local: Path) -> Path:
     """A new private directory for an environment that is being built."""
-    path = local / f"new-{secrets.token_hex(8)}"
+    path = local / f"new-{os.urandom(8).hex()}"
     path.mkdir(mode=0o700)
     return path
 
@@ -410,7 +409,7 @@ def _set_mark(path: Path) -> int:
     """Writes a durable mark and returns its locked descriptor."""
     while True:
         descriptor = os.open(
-            path / f"mark-{secrets.token_hex(8)}",
+            path / f"mark-{os.urandom(8).hex()}",
             os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC,
             0o600,
         )

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from snapstore.base.bytestext import path_fields
-from snapstore.model.results import Entry, ListedEntry
+from snapstore.model.entries import Entry, ListedEntry
 from snapstore.model.snapshot import Snapshot
 
 FIELDS = ("content", "holes", "target", "device", "mode", "owner", "mtime", "xattrs")

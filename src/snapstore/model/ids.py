@@ -1,6 +1,6 @@
 """Ids of sessions: ULIDs, 26 characters of lower-case Crockford base 32 around 128 bits."""
 
-import secrets
+import os
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -10,7 +10,7 @@ _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 def new_ulid() -> str:
     """A ULID of now: 48 bits of milliseconds, 80 random bits."""
     milliseconds = time.time_ns() // 1_000_000 & (1 << 48) - 1
-    return ulid_text(milliseconds << 80 | secrets.randbits(80))
+    return ulid_text(milliseconds << 80 | int.from_bytes(os.urandom(10)))
 
 
 def ulid_text(value: int) -> str:

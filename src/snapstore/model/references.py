@@ -152,7 +152,7 @@ def _no_latest(
     return _not_found(
         f"{reference!r}: this host has {count} complete snapshots here",
         reference,
-        _others(snapshots, host),
+        _others(snapshots, host) or _LIST,
     )
 
 

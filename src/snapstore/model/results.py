@@ -3,40 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from snapstore.base.bytestext import path_fields
 from snapstore.base.errors import InvalidArgument
 from snapstore.model.snapshot import Snapshot
 
 PathBytes = bytes
-
-
-class Entry(Protocol):
-    """An entry of a tree, as the native core gives it. `name` is empty for a root."""
-
-    @property
-    def name(self) -> PathBytes: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def mode(self) -> int: ...
-    @property
-    def uid(self) -> int: ...
-    @property
-    def gid(self) -> int: ...
-    @property
-    def mtime_ns(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def target(self) -> PathBytes | None: ...
-    @property
-    def device(self) -> tuple[int, int] | None: ...
-    @property
-    def entries(self) -> int: ...
-    @property
-    def bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +27,6 @@ class Stream:
     def __post_init__(self) -> None:
         if (self.fd is None) == (self.command is None):
             raise InvalidArgument("a stream is either a descriptor or a command")
-
-
-@dataclass(frozen=True, slots=True)
-class ListedEntry:
-    """An entry with its path as recorded: the root's path and the path below it."""
-
-    path: bytes
-    entry: Entry
-
-    def to_dict(self) -> dict[str, Any]:
-        entry = self.entry
-        result: dict[str, Any] = {
-            **path_fields(self.path),
-            "type": entry.type,
-            "mode": entry.mode,
-            "uid": entry.uid,
-            "gid": entry.gid,
-            "mtime_ns": entry.mtime_ns,
-            "size": entry.size,
-        }
-        if entry.target is not None:
-            result.update(path_fields(entry.target, "target"))
-        if entry.device is not None:
-            result["device"] = list(entry.device)
-        if entry.type == "directory":
-            result.update(entries=entry.entries, bytes=entry.bytes)
-        return result
 
 
 def _plain(value: Any) -> Any:

@@ -73,7 +73,8 @@ class Snapshot:
 
     `partial`: some paths could not be read (`unreadable`, at most 10,000 of `unreadable_count`);
     `changed`: paths that changed while being read. `record` is the whole record, with keys that
-    this version does not know.
+    this version does not know. `status`: `ready`, or `damaged` or `too-new`, which its content
+    cannot be read of: `error` says why.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Snapshot:
     tags: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     status: str = "ready"
+    error: str | None = None
 
     @property
     def short_id(self) -> str:
@@ -140,6 +142,7 @@ class Snapshot:
             "time_ns": self.time_ns,
             "kind": self.kind,
             "status": self.status,
+            "error": self.error,
             "partial": self.partial,
             "parents": list(self.parents),
             "roots": [root.to_dict() for root in self.roots],
@@ -216,6 +219,8 @@ def encode(
 
 def decode(id: str, record: dict[str, Any], label: Label) -> Snapshot:
     """The snapshot in a decoded record. DamagedObject when a field is not what it must be."""
+    needs = tuple(take_list(record, "needs", str))
+    too_new = _too_new(id, needs)
     roots = take_list(record, "roots", dict, MAX_ROOTS)
     unreadable = take_list(record, "unreadable", dict, MAX_LISTED)
     return Snapshot(
@@ -242,13 +247,24 @@ def decode(id: str, record: dict[str, Any], label: Label) -> Snapshot:
         rules=take(record, "rules", dict, {}),
         skipped=take(record, "skipped", dict, {}),
         owners=take(record, "owners", dict, {}),
-        needs=tuple(take_list(record, "needs", str)),
+        needs=needs,
         record=record,
         name=label.name,
         description=label.description,
         tags=label.tags,
         metadata=label.metadata,
+        status="too-new" if too_new else "ready",
+        error=too_new,
     )
+
+
+def _too_new(id: str, needs: tuple[str, ...]) -> str | None:
+    """What keeps this version from reading a snapshot with such needs."""
+    try:
+        require_features(needs, f"the snapshot {id[:8]}")
+    except StoreTooNew as error:
+        return str(error)
+    return None
 
 
 def damaged(id: str, error: SnapstoreError) -> Snapshot:
@@ -273,18 +289,18 @@ def damaged(id: str, error: SnapstoreError) -> Snapshot:
         skipped={},
         owners={},
         needs=(),
-        record={"error": str(error)},
+        record={},
         status="too-new" if isinstance(error, StoreTooNew) else "damaged",
+        error=str(error),
     )
 
 
 def require_ready(snapshot: Snapshot) -> None:
     """Raises what keeps a snapshot's content from being read: DamagedObject, StoreTooNew."""
     if snapshot.status == "damaged":
-        raise DamagedObject(snapshot.record["error"], object=f"snap/{snapshot.id}")
+        raise DamagedObject(snapshot.error or "", object=f"snap/{snapshot.id}")
     if snapshot.status == "too-new":
-        raise StoreTooNew(snapshot.record["error"], object=f"snap/{snapshot.id}")
-    require_features(snapshot.needs, f"the snapshot {snapshot.short_id}")
+        raise StoreTooNew(snapshot.error or "", object=f"snap/{snapshot.id}")
 
 
 def _decode_root(record: dict[str, Any]) -> Root:

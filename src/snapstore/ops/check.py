@@ -137,7 +137,7 @@ class _Check:
                 ready.append(snapshot)
             else:
                 name = names.snapshot(snapshot.id)
-                self._add("snapshot", name, snapshot.record["error"], [(snapshot.id, b"")])
+                self._add("snapshot", name, snapshot.error or "", [(snapshot.id, b"")])
         ids = {snapshot.id for snapshot in snapshots}
         for name in self.repository.objects.list("label/"):
             label = names.parse_versioned(name)

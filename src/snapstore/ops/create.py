@@ -140,6 +140,8 @@ def plan_of(
         raise InvalidArgument(f"a snapshot cannot be of the kind {kind!r}")
     if name is not None and not name:
         raise InvalidArgument("a name cannot be empty")
+    if "" in tags:
+        raise InvalidArgument("a tag cannot be empty", hint="without tags, give none")
     host = host or repository.host
     return Plan(
         source=source or f"{host}:{','.join(sorted(map(bytestext.to_text, everything)))}",

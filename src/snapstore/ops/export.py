@@ -41,10 +41,7 @@ def export(
         )
     _check_file(repository, file)
     with repository.reading():
-        reader = repository.reader(snapshot)
-        refs = repository.catalog.usable_refs(snapshot.id)
-        if refs is not None:
-            reader.preload([(pack.kind, pack.id) for pack in refs.packs])
+        reader = repository.reader_of_whole(snapshot)
         meter = Meter("export", observer)
         parts = _parts(reader, snapshot, within)
         with outputs.opened(file) as descriptor:
@@ -78,7 +75,7 @@ def _parts(
 ) -> list[tuple[Place, bytes]]:
     """What is written, and under which name."""
     if within:
-        place = places.find(reader, snapshot, within)
+        place = places.find(reader, snapshot, within, suggest=True)
         return [(place, _own_name(place))]
     tops = [_top(reader, root) for root in sorted(snapshot.roots, key=lambda root: root.path)]
     if len(tops) == 1:

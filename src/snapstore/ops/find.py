@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from snapstore import _native
 from snapstore.base.errors import InvalidArgument, PathNotFound
+from snapstore.base.units import Size, size_bytes
 from snapstore.model import times
 from snapstore.model.findings import FoundEntry
 from snapstore.model.references import newest_first
@@ -21,8 +22,8 @@ def find(
     *,
     regex: bool,
     ignore_case: bool,
-    larger_than: int | None,
-    smaller_than: int | None,
+    larger_than: Size | None,
+    smaller_than: Size | None,
     newer_than: times.Time | None,
     older_than: times.Time | None,
     types: Sequence[str],
@@ -54,8 +55,8 @@ def find(
         pattern,
         regex=regex,
         ignore_case=ignore_case,
-        larger_than=larger_than,
-        smaller_than=smaller_than,
+        larger_than=None if larger_than is None else size_bytes(larger_than),
+        smaller_than=None if smaller_than is None else size_bytes(smaller_than),
         newer_than_ns=None if newer_than is None else times.time_ns(newer_than),
         older_than_ns=None if older_than is None else times.time_ns(older_than),
         types=list(types),
@@ -72,7 +73,7 @@ def _trees(
     roots = list(snapshot.roots)
     if path:
         try:
-            place = places.find(reader, snapshot, path)
+            place = places.find(reader, snapshot, path, suggest=True)
             yield place.path, b"", place.entry
             return
         except PathNotFound:

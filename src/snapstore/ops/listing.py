@@ -6,10 +6,11 @@ from snapstore import _native
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import InvalidArgument, PathNotFound
 from snapstore.model import references
+from snapstore.model.entries import ListedEntry
 from snapstore.model.filters import Filter
-from snapstore.model.results import ListedEntry
 from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import places
+from snapstore.ops.places import Place
 from snapstore.repository.open import Repository
 
 READ_BYTES = 1 << 20
@@ -47,6 +48,11 @@ def snapshots(
     return found[:limit]
 
 
+def unreadable(repository: Repository) -> list[Snapshot]:
+    """Snapshots whose content cannot be read, in the order of their ids."""
+    return [s for s in repository.catalog.snapshots() if s.status != "ready"]
+
+
 def get(repository: Repository, reference: str) -> Snapshot:
     """The snapshot that a reference names. SnapshotNotFound, AmbiguousReference."""
     return references.resolve(reference, repository.catalog.snapshots(), repository.host)
@@ -68,29 +74,22 @@ def ls(
     """
     require_ready(snapshot)
     reader = repository.reader(snapshot)
-    if not path:
-        for root in snapshot.roots:
-            entry = reader.root(bytes.fromhex(root.id))
-            yield ListedEntry(root.path, entry)
-            if recursive and entry.type == "directory":
-                yield from _below(reader, root.path, entry, True)
-        return
-    try:
-        place = places.find(reader, snapshot, path, suggest=True)
-    except PathNotFound:
-        roots = places.roots_below(snapshot, path)
-        if not roots:
-            raise
-        for root in roots:
-            entry = reader.root(bytes.fromhex(root.id))
-            yield ListedEntry(root.path, entry)
-            if recursive and entry.type == "directory":
-                yield from _below(reader, root.path, entry, True)
-        return
-    if place.entry.type == "directory":
-        yield from _below(reader, place.path, place.entry, recursive)
-    else:
-        yield ListedEntry(place.path, place.entry)
+    roots = list(snapshot.roots)
+    if path:
+        try:
+            place = places.find(reader, snapshot, path, suggest=True)
+        except PathNotFound:
+            roots = places.roots_below(snapshot, path)
+            if not roots:
+                raise
+        else:
+            yield from _at(reader, place, recursive)
+            return
+    for root in roots:
+        entry = reader.root(bytes.fromhex(root.id))
+        yield ListedEntry(root.path, entry)
+        if recursive and entry.type == "directory":
+            yield from _below(reader, root.path, entry, True)
 
 
 def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[bytes]:
@@ -98,12 +97,29 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
     DamagedObject.
     """
     require_ready(snapshot)
+    if not path and len(snapshot.roots) > 1:
+        raise InvalidArgument(
+            f"snapshot {snapshot.short_id} is not a file but took {len(snapshot.roots)} paths",
+            hint=f"say which file: {snapshot.short_id}:PATH",
+        )
     reader = repository.reader(snapshot)
-    entry = places.find(reader, snapshot, path, suggest=True).entry
+    place = places.find(reader, snapshot, path, suggest=True)
+    entry = place.entry
     if entry.type != "file":
-        raise InvalidArgument(f"{to_text(path)} is not a file but a {entry.type}")
+        raise InvalidArgument(
+            f"{to_text(place.path)} is not a file but a {entry.type}",
+            hint=f"ls shows what files there are; name one with {snapshot.short_id}:PATH",
+        )
     for offset in range(0, entry.size, READ_BYTES):
         yield reader.read(entry, offset, min(READ_BYTES, entry.size - offset))
+
+
+def _at(reader: "_native.Reader", place: Place, recursive: bool) -> Iterator[ListedEntry]:
+    """What is in a directory; the entry itself if it is none."""
+    if place.entry.type == "directory":
+        yield from _below(reader, place.path, place.entry, recursive)
+    else:
+        yield ListedEntry(place.path, place.entry)
 
 
 def _below(

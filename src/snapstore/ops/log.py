@@ -30,43 +30,58 @@ def log(
         and host in (None, snapshot.host)
         and source in (None, snapshot.source)
     ]
-    states = _states(repository, snapshots, path)
-    if not any(entry for _, entry in states):
-        raise PathNotFound(
-            f"{to_text(path)} is in no snapshot",
-            hint="find looks for names in all snapshots",
-            path=to_text(path),
-        )
+    place, states = _states(repository, snapshots, path)
     by_host: dict[str, list[State]] = defaultdict(list)
     for snapshot, entry in states:
         by_host[snapshot.host].append((snapshot, entry))
     versions = [
         version for one in by_host.values() if any(entry for _, entry in one)
-        for version in _versions(path, one)
+        for version in _versions(place, one)
     ]  # fmt: skip
     return sorted(versions, key=lambda version: version.snapshots[-1].time_ns, reverse=True)
 
 
-def _states(repository: Repository, snapshots: Sequence[Snapshot], path: bytes) -> list[State]:
-    """What each snapshot that took the path, or something around it, has there."""
-    wanted: list[tuple[bytes, bytes]] = []
-    owners: list[Snapshot] = []
-    for snapshot in snapshots:
-        if any(path == unread for unread, _ in snapshot.unreadable):
-            continue
-        for root, below in places.candidates(snapshot.roots, path):
-            wanted.append((bytes.fromhex(root.id), below))
-            owners.append(snapshot)
-    if not wanted:
-        return []
-    reader = repository.reader_of_all(owners)
-    found = Meter("log", None).wait(_native.lookup(reader, wanted))
+def _states(
+    repository: Repository, snapshots: Sequence[Snapshot], path: bytes
+) -> tuple[bytes, list[State]]:
+    """The path as recorded, and what each snapshot has there that took it, or something around it,
+    and could read it. One that is relative is meant as the newest snapshot that has it records it.
+    """
+    candidates = [
+        (snapshot, root, below)
+        for snapshot in snapshots
+        for root, below in places.candidates(snapshot.roots, path)
+    ]
+    reader = repository.reader_of_all([snapshot for snapshot, _, _ in candidates])
+    wanted = [(bytes.fromhex(root.id), below) for _, root, below in candidates]
+    entries = Meter("log", None).wait(_native.lookup(reader, wanted))
+    found = [
+        (snapshot, places.join(root.path, below), entry)
+        for (snapshot, root, below), entry in zip(candidates, entries, strict=True)
+    ]
+    place = next((place for _, place, entry in found if entry), None)
+    if place is None:
+        raise _not_found(path)
     states: dict[str, State] = {}
-    for snapshot, entry in zip(owners, found, strict=True):
-        known = states.get(snapshot.id)
-        if known is None or known[1] is None:
-            states[snapshot.id] = (snapshot, entry)
-    return list(states.values())
+    for snapshot, at, entry in found:
+        if at == place and not _blind(snapshot, place):
+            known = states.get(snapshot.id)
+            if known is None or known[1] is None:
+                states[snapshot.id] = (snapshot, entry)
+    return place, list(states.values())
+
+
+def _blind(snapshot: Snapshot, place: bytes) -> bool:
+    """Whether what is at a path, or a directory above it, could not be read."""
+    return any((place + b"/").startswith(unread + b"/") for unread, _ in snapshot.unreadable)
+
+
+def _not_found(path: bytes) -> PathNotFound:
+    return PathNotFound(
+        f"{to_text(path)} is in no snapshot",
+        hint="find looks for names in all snapshots",
+        path=to_text(path),
+    )
 
 
 def _versions(path: bytes, states: Sequence[State]) -> list[PathVersion]:

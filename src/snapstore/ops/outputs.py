@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import Any
 
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import TargetDenied, TargetInvalid
+
+_HINT = "name a file in a directory that is there and that you may write to"
 
 
 @contextlib.contextmanager
@@ -36,9 +37,9 @@ def _opened_path(path: bytes) -> Iterator[int]:
         how = os.O_CREAT | os.O_EXCL if replaces else 0
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | how, 0o666)
     except PermissionError as error:
-        raise TargetDenied(f"cannot write {to_text(path)}: {error.strerror}") from error
+        raise TargetDenied(_message(path, error), hint=_HINT) from error
     except OSError as error:
-        raise TargetInvalid(f"cannot write {to_text(path)}: {error.strerror}") from error
+        raise TargetInvalid(_message(path, error), hint=_HINT) from error
     try:
         yield descriptor
         if replaces:
@@ -53,6 +54,10 @@ def _opened_path(path: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
+def _message(path: bytes, error: OSError) -> str:
+    return f"cannot write {to_text(path)}: {error.strerror}"
+
+
 def _beside(path: bytes) -> bytes:
     folder, name = os.path.split(path)
-    return os.path.join(folder, b".%s.%s" % (name[:200], secrets.token_hex(8).encode()))
+    return os.path.join(folder, b".%s.%s" % (name[:200], os.urandom(8).hex().encode()))

@@ -62,10 +62,7 @@ def restore(
     target = os.path.abspath(target)
     _check_target(repository, target)
     with repository.reading():
-        reader = repository.reader(snapshot)
-        refs = repository.catalog.usable_refs(snapshot.id)
-        if refs is not None:
-            reader.preload([(pack.kind, pack.id) for pack in refs.packs])
+        reader = repository.reader_of_whole(snapshot)
         steps = _plan(reader, snapshot, target, within, paths)
         meter = Meter("restore", observer)
         results = []

@@ -35,7 +35,7 @@ def du(
     if path is None:
         own, entries, size = _roots(snapshot), _entries(snapshot), snapshot.size_bytes
     else:
-        place = places.find(reader, snapshot, path)
+        place = places.find(reader, snapshot, path, suggest=True)
         entry, path = place.entry, place.path
         own = [(b"", entry)] if place.below else [(bytes.fromhex(place.root.id), None)]
         entries, size = entry.entries + 1, entry.bytes

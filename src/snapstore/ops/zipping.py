@@ -18,7 +18,8 @@ from typing import IO
 
 from snapstore import _native
 from snapstore.base.errors import Cancelled
-from snapstore.model.results import Entry, ExportResult
+from snapstore.model.entries import Entry
+from snapstore.model.results import ExportResult
 from snapstore.model.snapshot import MAX_LISTED, Snapshot
 from snapstore.ops import listing
 from snapstore.ops.places import Place

@@ -8,7 +8,6 @@ that was read. The file is a frame, sealed in a sealed store.
 import contextlib
 import json
 import os
-import secrets
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -41,8 +40,7 @@ class Catalog:
         self._unsaved = 0
 
     def snapshots(self, *, fresh: bool = False) -> list[Snapshot]:
-        """All snapshots. One that cannot be read has another status than `ready`, and its error in
-        `record`.
+        """All snapshots. One that cannot be read has another status than `ready`, and an `error`.
 
         `fresh`: every object is read from the store again.
         """
@@ -186,9 +184,9 @@ class Catalog:
         self._unsaved = 0
         there = {*self._objects.list("snap/"), *self._objects.list("label/")}
         self._kept = {name: entry for name, entry in kept.items() if name in there}
-        new = self._file.with_name(f"catalog-{secrets.token_hex(8)}")
+        new = self._file.with_name(f"catalog-{os.urandom(8).hex()}")
         with contextlib.suppress(OSError, SnapstoreError):
-            nonce = secrets.token_bytes(16)
+            nonce = os.urandom(16)
             new.write_bytes(self._frames.encode(FrameType.LABEL, _NAME, nonce, _pack(self._kept)))
             os.replace(new, self._file)
         new.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Frames: small objects as records: read and written with their checks, seals and writer nonces."""
 
-import secrets
+import os
 from enum import IntEnum
 
 from snapstore import _native
@@ -40,11 +40,11 @@ class Frames:
 
     def write(self, type: FrameType, name: str, payload: bytes) -> None:
         """Writes an object with a nonce of its own."""
-        self.objects.put(name, self.encode(type, name, secrets.token_bytes(16), payload))
+        self.objects.put(name, self.encode(type, name, os.urandom(16), payload))
 
     def hold(self, name: str, payload: bytes) -> Hold:
         """Writes a lease and keeps it alive."""
-        frame = self.encode(FrameType.LEASE, name, secrets.token_bytes(16), payload)
+        frame = self.encode(FrameType.LEASE, name, os.urandom(16), payload)
         return self.objects.hold(name, frame)
 
     def write_snapshot(self, name: str, payload: bytes) -> None:
@@ -53,7 +53,7 @@ class Frames:
 
     def write_versioned(self, type: FrameType, snapshot: str, n: int, payload: bytes) -> str:
         """Writes the `n`th label or refs of a snapshot; returns its name."""
-        nonce = secrets.token_bytes(16)
+        nonce = os.urandom(16)
         prefix = {FrameType.LABEL: "label", FrameType.REFS: "refs"}[type]
         name = Versioned(snapshot, n, self.h8(nonce + payload), prefix).name
         self.objects.put(name, self.encode(type, name, nonce, payload))

@@ -1,6 +1,6 @@
 """Keys: what opens a family, and the objects `key/<id>` that hold it under a password."""
 
-import secrets
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def make_sealed(
     """New random keys for a family: (keys, id, payload) with the payload of the object `key/<id>`
     that opens them.
     """
-    secret, master = secrets.token_bytes(32), secrets.token_bytes(32)
+    secret, master = os.urandom(32), os.urandom(32)
     id, payload = wrap(config, password, secret, {1: master}, name=name, kdf=kdf or KDF)
     return _native.Keys(config.family, secret, {1: master}), id, payload
 
@@ -70,8 +70,8 @@ def wrap(
     kdf: dict[str, int],
 ) -> tuple[str, bytes]:
     """(id, payload) of an object `key/<id>` that holds these keys under a password."""
-    parameters = kdf | {"name": "argon2id", "salt": secrets.token_bytes(32).hex()}
-    nonce = secrets.token_bytes(12)
+    parameters = kdf | {"name": "argon2id", "salt": os.urandom(32).hex()}
+    nonce = os.urandom(12)
     plain = canonical.encode(
         {
             "config": blake3(config.encode()).hexdigest(),

@@ -10,7 +10,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -259,7 +258,7 @@ class LocalObjects:
     def _open_temporary(self) -> tuple[Path, int]:
         """A new file in `tmp/`, locked."""
         while True:
-            path = self.path / "tmp" / secrets.token_hex(16)
+            path = self.path / "tmp" / os.urandom(16).hex()
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
             try:
                 descriptor = os.open(path, flags, 0o600)

@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import secrets
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snapstore import _native
 from snapstore.base.errors import (
@@ -23,7 +22,6 @@ from snapstore.base.errors import (
     StoreReadOnly,
     StoreTooNew,
 )
-from snapstore.index import DedupView, Index, PackRow
 from snapstore.model import names
 from snapstore.model.config import Config
 from snapstore.model.refs import PackRef
@@ -37,8 +35,11 @@ from snapstore.repository.objects import (
     open_at_once,
     storage_error,
 )
-from snapstore.repository.session import Session
-from snapstore.repository.statcache import StatCaches
+
+if TYPE_CHECKING:
+    from snapstore.index import DedupView, Index, PackRow
+    from snapstore.repository.session import Session
+    from snapstore.repository.statcache import StatCaches
 
 DIRECTORIES = ("key", "data", "meta", "snap", "label", "refs", "ref", "sess", "gc", "tmp", "local")
 GARBAGE_SHARE = 0.5
@@ -81,7 +82,7 @@ class Repository:
         self.keys = frames.keys
         self.config = config
         self.writable = writable
-        self.host = socket.gethostname()
+        self.host = os.uname().nodename
         self._cache_dir = cache_dir
         self._lock = threading.RLock()
         self._index: Index | None = None
@@ -187,8 +188,10 @@ class Repository:
     # Sessions
 
     @contextlib.contextmanager
-    def session(self, purpose: str) -> Iterator[Session]:
+    def session(self, purpose: str) -> "Iterator[Session]":
         """A lease for as long as the block runs. StoreReadOnly when the store cannot be written."""
+        from snapstore.repository.session import Session
+
         self.require_writable()
         session = Session(self.frames, purpose=purpose, host=self.host, pid=os.getpid())
         try:
@@ -229,17 +232,21 @@ class Repository:
     # Packs and the index
 
     @property
-    def stat_caches(self) -> StatCaches | None:
+    def stat_caches(self) -> "StatCaches | None":
+        from snapstore.repository.statcache import StatCaches
+
         return StatCaches(self.local) if self.local else None
 
-    def index(self) -> Index:
+    def index(self) -> "Index":
         """The index. One that is damaged, foreign or missing is made anew (empty)."""
         with self._lock:
             if self._index is None:
                 self._index = self._open_index()
             return self._index
 
-    def _open_index(self) -> Index:
+    def _open_index(self) -> "Index":
+        from snapstore.index import Index
+
         if self.local is None:
             return Index.temporary(self.config.store, _number_of)
         return Index.obtain(self.local, self.config.store, _number_of)
@@ -264,7 +271,7 @@ class Repository:
     def _packs(self) -> dict[bytes, int]:
         return {id: kind for kind, id in self.objects.packs()}
 
-    def _synchronise(self, rows: Sequence[PackRow], packs: dict[bytes, int]) -> list[Unread]:
+    def _synchronise(self, rows: "Sequence[PackRow]", packs: dict[bytes, int]) -> list[Unread]:
         index = self.index()
         if (packs and not rows) or index.garbage_share() > GARBAGE_SHARE:
             return self.rebuild(packs)
@@ -320,6 +327,16 @@ class Repository:
                 self._reader = self.reader_of(self.index())
             return self._reader
 
+    def reader_of_whole(self, snapshot: Snapshot) -> "_native.Reader":
+        """A reader that finds all that a snapshot needs, and knows at once where: most of it will
+        be read.
+        """
+        reader = self.reader(snapshot)
+        refs = self.catalog.usable_refs(snapshot.id)
+        if refs is not None:
+            reader.preload([(pack.kind, pack.id) for pack in refs.packs])
+        return reader
+
     def reader_of_all(self, snapshots: Sequence[Snapshot]) -> "_native.Reader":
         """A reader that finds all that these snapshots need, and knows where most of their tree
         nodes are: asking the index for each directory would take longer than reading it.
@@ -337,7 +354,7 @@ class Repository:
         reader.preload([(META, id) for id in dict.fromkeys(meta[-MAX_PRELOADED:])])
         return reader
 
-    def reader_of(self, index: Index | DedupView) -> "_native.Reader":
+    def reader_of(self, index: "Index | DedupView") -> "_native.Reader":
         """A reader that finds what `index` knows."""
         return _native.Reader(os.fsencode(self.path), self.keys, index)
 
@@ -383,4 +400,4 @@ def _read_config(path: Path) -> bytes:
 
 def new_id() -> bytes:
     """A random store or family id."""
-    return secrets.token_bytes(16)
+    return os.urandom(16)
