@@ -1,6 +1,7 @@
 """Every failure: its message, its hint, its status; and the page that promises them."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -161,6 +162,30 @@ def test_reader_of_the_output_has_gone(filled: Snap, files: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "141"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("list", "list --json", "list --format {id}", "show first", "ls first", "ls first --json"),
+        *("cat first:data.bin", "diff first files", "diff first files --json", "find *", "stats"),
+        *("find * --json", "log files/data.bin", "du", "export first", "check", "doctor", "--help"),
+        *("ls --help", "completion bash", "--version"),
+    ],
+)
+def test_nobody_reads_the_output(filled: Snap, files: Path, line: str) -> None:
+    (files / "more").touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command(), *line.split()],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=filled.home,
+        env=filled.environment,
+    )
+    os.close(writer)
+    assert (done.stderr, done.returncode) == (b"", 141)
 
 
 def test_output_that_cannot_be_written(filled: Snap) -> None:

@@ -81,20 +81,29 @@ def test_colours_on_a_terminal_only_and_not_with_no_color(filled: Snap) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("line", "status"),
     [
-        ["list"],
-        ["list", "--format", "{name} {tags}"],
-        ["show", "latest"],
-        ["ls", "-R", "latest"],
-        ["ls", "-lR", "latest"],
+        ("list", 0),
+        ("list --format {name}{tags}", 0),
+        ("show latest", 0),
+        ("ls -R latest", 0),
+        ("ls -lR latest", 0),
+        ("find new*", 0),
+        ("find new* -l", 0),
+        ("du", 0),
+        ("diff first latest", 1),
+        ("diff first latest --name-only", 1),
+        ("show latest\x1b[2J", 13),
+        ("find [\x1b", 2),
+        ("list --\x1b", 2),
+        ("\x1b", 2),
     ],
 )
 @pytest.mark.parametrize("pager", ["", "cat -u"])
-def test_names_never_reach_a_terminal_raw(odd: Snap, arguments: list[str], pager: str) -> None:
-    text = shown(odd, *arguments, SNAP_PAGER=pager, NO_COLOR="1")
+def test_names_never_reach_a_terminal_raw(odd: Snap, line: str, status: int, pager: str) -> None:
+    text = shown(odd, *line.split(), SNAP_PAGER=pager, NO_COLOR="1", status=status)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
-    assert "\\x1b" in text
+    assert "\\x1b" in text or "\\u{1b}" in text
 
 
 # The pager

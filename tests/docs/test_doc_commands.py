@@ -6,6 +6,7 @@ from pathlib import Path
 import doc_commands as commands
 import pytest
 
+import snapstore
 from snapstore.cli.main import COMMANDS
 from snapstore.cli.manual import ENVIRONMENT
 
@@ -43,6 +44,14 @@ def test_a_page_has_examples_and_the_shape_of_all_pages(name: str) -> None:
     assert f"$ snap {name}" in text or f"snap {name}" in text.partition("## Examples")[2]
     assert f"json.md#snap-{name}" in text
     assert f"## `snap {name}`" in (DOCS / "reference" / "json.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted({*PAGES} - {"completion", "man"}))
+def test_a_page_names_the_calls_of_the_library(name: str) -> None:
+    text = (PLACE / f"{name}.md").read_text()
+    (line,) = re.findall(r"^In Python: (.*)\.$", text, re.MULTILINE)
+    for owner, call in re.findall(r"`(\w+)\.(\w+)", line):
+        assert callable(getattr({"Store": snapstore.Store, "snapstore": snapstore}[owner], call))
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)

@@ -45,8 +45,6 @@ class Failure:
 
 def report(error: BaseException, settings: Settings) -> int:
     """Tells what went wrong and returns the exit status."""
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
     _flush_or_drop()
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE

@@ -115,11 +115,18 @@ def run(arguments: Sequence[str]) -> int:
         for stream in (sys.stdout, sys.stderr):
             # A terminal of another encoding shows an escape where it has no character.
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        with snap.make_context("snap", list(arguments), obj=settings) as context:
-            status = snap.invoke(context)
+        status = _invoke(arguments, settings)
         sys.stdout.flush()
-        return status or 0
+        return status
     except BaseException as error:
         from snapstore.cli import errors
 
         return errors.report(error, settings)
+
+
+def _invoke(arguments: Sequence[str], settings: Settings) -> int:
+    try:
+        with snap.make_context("snap", list(arguments), obj=settings) as context:
+            return snap.invoke(context) or 0
+    except click.exceptions.Exit as end:  # help or the version was printed
+        return end.exit_code
