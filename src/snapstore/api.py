@@ -321,8 +321,8 @@ class Store:
         partial: bool | None = None,
         since: times.Time | None = None,
         until: times.Time | None = None,
-        min_bytes: Size | None = None,
-        max_bytes: Size | None = None,
+        larger_than: Size | None = None,
+        smaller_than: Size | None = None,
         order: str = "-created_at",
         limit: int | None = None,
         all: bool = False,
@@ -332,10 +332,10 @@ class Store:
         `source`, `host`, `name`: a glob or several, one of which must match. `tag`: a tag, or
         several of which the snapshot must have one; `"a,b"` asks for both, `""` for none. `path`:
         taken by the snapshot, itself or with a directory above it, or a glob of the paths taken.
-        `since`, `until` (exclusive): times as for `create`. `min_bytes`, `max_bytes`: a number, or
-        text such as "1.5G". `order`: created_at, name, source, host or size_bytes, with a minus for
-        descending; `limit` counts after ordering. One that cannot be read is listed with another
-        `status` than "ready". Raises InvalidArgument.
+        `since`, `until` (exclusive): times as for `create`. `larger_than`, `smaller_than` (both
+        exclusive): a number, or text such as "1.5G". `order`: created_at, name, source, host or
+        size_bytes, with a minus for descending; `limit` counts after ordering. One that cannot be
+        read is listed with another `status` than "ready". Raises InvalidArgument.
         """
         wanted = Filter(
             source=source,
@@ -347,8 +347,8 @@ class Store:
             partial=partial,
             since=since,
             until=until,
-            min_bytes=min_bytes,
-            max_bytes=max_bytes,
+            larger_than=larger_than,
+            smaller_than=smaller_than,
         )
         return listing.snapshots(self._repository, wanted, order=order, limit=limit, all=all)
 

@@ -47,9 +47,9 @@ def test_total_settles_when_it_stops_growing() -> None:
     assert trend.settled
 
 
-def shown_line(progress: Progress, trend: Trend) -> list[str]:
-    """The display as text, 60 cells wide."""
-    console = Console(width=60, file=io.StringIO(), color_system=None)
+def shown_line(progress: Progress, trend: Trend, width: int = 60) -> list[str]:
+    """The display as text."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
     with console.capture() as capture:
         console.print(_picture(progress, trend))
     return capture.get().splitlines()
@@ -72,6 +72,7 @@ def test_picture() -> None:
     assert lines[0].startswith("create  ━━")
     assert lines[0].endswith("  25%")
     assert lines[1].rstrip() == "1,234 files  1.0 GiB of 4.0 GiB  0 B/s  2 unreadable"
+    assert max(map(len, shown_line(progress, trend, 20))) <= 20
     assert lines[2].startswith("a\\x1b\\xff/long/")
     assert lines[2].endswith("…")
     progress = replace(progress, bytes_done=2 << 30)

@@ -59,9 +59,9 @@ ALL = [A, B, C, D]
         ({"since": 20}, [B, C, D]),
         ({"until": 20}, [A]),
         ({"since": 20, "until": 40}, [B, C]),
-        ({"min_bytes": 300}, [B, C]),
-        ({"min_bytes": "0.2k", "max_bytes": 300}, [C]),
-        ({"max_bytes": 0}, [D]),
+        ({"larger_than": 299}, [B, C]),
+        ({"larger_than": "0.2k", "smaller_than": 301}, [C]),
+        ({"smaller_than": 1}, [D]),
         ({"tag": "prod", "host": "web2"}, [B]),
     ],
 )
@@ -77,8 +77,8 @@ def test_filters(wanted: dict[str, object], found: list[Snapshot]) -> None:
         {"path": "/srv/[!"},
         {"since": "yesterday"},
         {"until": "2026-02-30"},
-        {"min_bytes": "much"},
-        {"max_bytes": -1},
+        {"larger_than": "much"},
+        {"smaller_than": -1},
     ],
 )
 def test_what_has_no_meaning_is_said_to_have_none(wanted: dict[str, object]) -> None:

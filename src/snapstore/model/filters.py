@@ -24,7 +24,8 @@ class Filter:
     of which must match: `a,b` asks for both tags, an empty text for none at all. `path`: absolute,
     or a stream's name, taken by the snapshot itself or with a directory above it; or a glob that
     matches one of the snapshot's paths, `*` also across `/`. `since` is the first moment that
-    counts, `until` the first that does not. `min_bytes`, `max_bytes`: of `size_bytes`, inclusive.
+    counts, `until` the first that does not. `larger_than`, `smaller_than`: of
+    `size_bytes`, both exclusive.
     Raises InvalidArgument for globs, times and sizes that are none.
     """
 
@@ -37,8 +38,8 @@ class Filter:
     partial: bool | None = None
     since: times.Time | None = None
     until: times.Time | None = None
-    min_bytes: Size | None = None
-    max_bytes: Size | None = None
+    larger_than: Size | None = None
+    smaller_than: Size | None = None
 
     def select(self, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
         """Those that are as they must be, in their order."""
@@ -74,12 +75,12 @@ class Filter:
         if self.until is not None:
             until_ns = times.time_ns(self.until)
             yield lambda s: s.time_ns < until_ns
-        if self.min_bytes is not None:
-            least = size_bytes(self.min_bytes)
-            yield lambda s: s.size_bytes >= least
-        if self.max_bytes is not None:
-            most = size_bytes(self.max_bytes)
-            yield lambda s: s.size_bytes <= most
+        if self.larger_than is not None:
+            least = size_bytes(self.larger_than)
+            yield lambda s: s.size_bytes > least
+        if self.smaller_than is not None:
+            most = size_bytes(self.smaller_than)
+            yield lambda s: s.size_bytes < most
 
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:
