@@ -189,6 +189,17 @@ def test_a_file_of_2_to_the_60_that_is_all_hole(store: Store, file: Path) -> Non
     assert store.import_tar(file).bytes == size
 
 
+def test_headers_without_a_member_have_a_bound(store: Store, file: Path) -> None:
+    size = 1 << 20
+    with open(file, "wb") as out:
+        for number in range(22):
+            start = f"{size} k{number}=".encode()
+            out.write(Maker().raw("a", size, b"x")._buffer.getvalue())
+            out.write(start + b"x" * (size - len(start) - 1) + b"\n")
+    with pytest.raises(ArchiveInvalid, match="headers before one member are too long"):
+        store.import_tar(file)
+
+
 @pytest.mark.parametrize("bomb", ["entries", "pax"])
 def test_memory_is_bounded(bomb: str, store: Store, quick_path: Path) -> None:
     """Archives that compress a thousandfold."""

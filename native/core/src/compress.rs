@@ -81,6 +81,7 @@ impl Codec {
         }
         Ok(())
     }
+
     /// As `decode`, but at least the first `len` bytes only: time goes into what is asked for, and the rest is not checked.
     pub fn decode_start(
         &mut self,

@@ -8,9 +8,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::chunker::{choose, Chunker, Cutter, Piece, HEAD_LEN, PAGE};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{Id, ZERO_ID};
-use crate::node::{Chunk, Emit, Hole, List, Sequence};
+use crate::lock::lock;
+use crate::node::{
+    encode_xattrs, Chunk, Emit, Hole, Link, List, Sequence, XattrSet, Xattrs, MAX_XATTRS, MAX_XATTRS_LEN,
+    XATTRS_IN_PLACE,
+};
 use crate::packer::{Class, Lane, Packer};
 use crate::source::{self, Read};
 
@@ -91,6 +95,63 @@ fn class(size: u64) -> Class {
         Class::Large
     } else {
         Class::Small
+    }
+}
+
+/// The map of a file's holes.
+pub fn hole_map(packer: &Packer, lane: &mut Lane, holes: &[Hole]) -> Result<List<Hole>> {
+    let mut emit = |node: Vec<u8>| lane.offer_node(packer, &node);
+    let mut sequence = Sequence::of_list();
+    for hole in holes {
+        sequence.push(*hole, &mut emit)?;
+    }
+    sequence.finish(&mut emit)
+}
+
+/// Attributes as an entry holds them: a long set is stored like content. None when they are more than any entry may have.
+pub fn take_xattrs(packer: &Packer, chunker: &Chunker, lane: &mut Lane, mut set: XattrSet) -> Result<Option<Xattrs>> {
+    let bytes = encode_xattrs(&mut set);
+    if bytes.len() as u64 > MAX_XATTRS_LEN || set.len() > MAX_XATTRS {
+        return Ok(None);
+    }
+    if bytes.len() <= XATTRS_IN_PLACE {
+        return Ok(Some(Xattrs::InPlace(bytes.into())));
+    }
+    let start = lane.arena.len();
+    lane.arena.extend_from_slice(&bytes);
+    let list = cut_arena(packer, chunker, lane, start, &[])?;
+    Ok(Some(Xattrs::Chunks { len: bytes.len() as u64, list }))
+}
+
+/// Stores the hard-link table of these groups of paths: every path of a group but its smallest, with that smallest.
+pub fn store_links(
+    packer: &Packer,
+    lane: &mut Lane,
+    groups: impl Iterator<Item = Vec<Vec<u8>>>,
+) -> Result<Option<(u64, Id)>> {
+    // The first path of a group is held once: there may be very many others, and it may be very long.
+    let mut firsts: Vec<Vec<u8>> = Vec::new();
+    let mut others: Vec<(Vec<u8>, usize)> = Vec::new();
+    for mut paths in groups {
+        paths.retain(|path| !path.is_empty());
+        paths.sort_unstable();
+        let mut paths = paths.into_iter();
+        let Some(first) = paths.next() else { continue };
+        others.extend(paths.map(|path| (path, firsts.len())));
+        firsts.push(first);
+    }
+    if others.is_empty() {
+        return Ok(None);
+    }
+    others.sort_unstable();
+    let mut emit = |node: Vec<u8>| lane.offer_node(packer, &node);
+    let mut sequence = Sequence::of_nodes();
+    for (path, group) in others {
+        sequence.push(Link { path, first: firsts[group].clone() }, &mut emit)?;
+    }
+    match sequence.finish(&mut emit)? {
+        List::Node { items, id } => Ok(Some((items, id))),
+        List::InPlace(_) => Err(Error::Internal("a link table has nodes".into())),
     }
 }
 
@@ -268,31 +329,31 @@ fn headroom(chunker: &Chunker) -> usize {
 
 impl Pipe {
     fn baton(&self) -> MutexGuard<'_, Baton> {
-        self.baton.lock().unwrap_or_else(|p| p.into_inner())
+        lock(&self.baton)
     }
 
     fn deliver(&self, number: u64, cut: std::io::Result<Cut>) {
-        self.done.lock().unwrap_or_else(|p| p.into_inner()).insert(number, cut);
+        lock(&self.done).insert(number, cut);
         self.ready.notify_all();
     }
 
     fn give_back(&self, buffer: Vec<u8>) {
-        self.buffers.lock().unwrap_or_else(|p| p.into_inner()).push(buffer);
+        lock(&self.buffers).push(buffer);
     }
 
     /// A buffer that has done its work, or a new one, of `len` bytes.
     fn used_buffer(&self, len: usize) -> Vec<u8> {
-        let mut buffer = self.buffers.lock().unwrap_or_else(|p| p.into_inner()).pop().unwrap_or_default();
+        let mut buffer = lock(&self.buffers).pop().unwrap_or_default();
         buffer.resize(len, 0);
         buffer
     }
 
     fn take(&self, number: u64) -> Option<std::io::Result<Cut>> {
-        self.done.lock().unwrap_or_else(|p| p.into_inner()).remove(&number)
+        lock(&self.done).remove(&number)
     }
 
     fn wait(&self, number: u64) {
-        let done = self.done.lock().unwrap_or_else(|p| p.into_inner());
+        let done = lock(&self.done);
         if !done.contains_key(&number) {
             // The time limit lets the caller look for other work and for cancellation.
             let _ = self.ready.wait_timeout(done, Duration::from_millis(20));
@@ -300,7 +361,7 @@ impl Pipe {
     }
 }
 
-/// The other workers, as a cutter sees them.
+/// The other workers, as whoever hands out segments sees them.
 pub trait Helpers {
     /// Gives a segment to whoever is free.
     fn hand_out(&self, segment: Segment);
@@ -365,6 +426,9 @@ impl<'a> LargeFile<'a> {
         // Segments may outlive this call when it fails.
         let file = Arc::new(file.try_clone_to_owned()?);
         for span in spans(size, holes, cutter) {
+            if self.ended {
+                break;
+            }
             if span.hole {
                 self.issue_zeros(lane, span.end - span.start)?;
                 continue;
@@ -428,7 +492,7 @@ impl<'a> LargeFile<'a> {
 
     fn issue(&mut self, lane: &mut Lane, bytes: Bytes, cutter: Cutter, last: bool) -> Read<()> {
         self.helpers.check()?;
-        self.collect(lane, self.helpers.allowance())?;
+        self.collect(lane, self.helpers.allowance() - 1)?;
         let (number, turn, pipe) = (self.issued, self.turns, self.pipe.clone());
         self.helpers.hand_out(Segment { bytes, cutter, last, number, turn, pipe });
         self.issued += 1;
@@ -437,7 +501,7 @@ impl<'a> LargeFile<'a> {
     }
 
     fn issue_zeros(&mut self, lane: &mut Lane, len: u64) -> Read<()> {
-        self.collect(lane, self.helpers.allowance())?;
+        self.collect(lane, self.helpers.allowance() - 1)?;
         let hole = Cut { chunks: vec![Chunk { len, id: ZERO_ID }], read_bytes: 0, ended: false };
         self.pipe.deliver(self.issued, Ok(hole));
         self.issued += 1;
@@ -496,5 +560,17 @@ mod tests {
         let streamed = spans(40_001, &holes, Cutter::Streamed);
         assert_eq!(streamed.len(), 4);
         assert_eq!(streamed[1], Span { start: 5000, end: 20_000, hole: true });
+    }
+    #[test]
+    fn more_attributes_than_an_entry_may_have_are_refused() {
+        use crate::testing::{settings, TestStore};
+        let store = TestStore::new();
+        let packer = Packer::new(store.dir.path(), store.keys.clone(), store.index.clone(), settings(), Arc::default());
+        let (chunker, mut lane) = (Chunker::new(&store.keys, 32_768), packer.lane().unwrap());
+        let set =
+            |count: usize| -> XattrSet { (0..count).map(|n| (format!("user.{n}").into(), vec![7; 65_536])).collect() };
+        let mut take = |count: usize| take_xattrs(&packer, &chunker, &mut lane, set(count)).unwrap();
+        assert!(matches!(take(200), Some(Xattrs::Chunks { .. })));
+        assert!(take(260).is_none());
     }
 }

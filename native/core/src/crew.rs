@@ -7,10 +7,10 @@ use std::sync::Mutex;
 
 use crate::content::{Helpers, Segment};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::packer::{Lane, Packer};
 use crate::progress::add;
 use crate::queue::Queue;
-use crate::reader::lock;
 
 pub struct Crew<'a, T> {
     packer: &'a Packer,
@@ -145,9 +145,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::packer::{Settings, CLAIMED_MAX};
     use crate::progress::Progress;
-    use crate::testing::TestStore;
+    use crate::testing::{settings, TestStore};
 
     /// Each number stands for so many tasks below it; one of them may go wrong.
     struct Counting<'a> {
@@ -182,19 +181,8 @@ mod tests {
     /// How many tasks were done of those that 10 stands for, by three workers.
     fn count(at_three: fn() -> Result<()>) -> Result<usize> {
         let store = TestStore::new();
-        let settings = Settings {
-            session: [0; 16],
-            block_bytes: 1 << 20,
-            meta_block_bytes: 1 << 20,
-            data_pack_bytes: 1 << 20,
-            meta_pack_bytes: 1 << 20,
-            level: 0,
-            claimed_max: CLAIMED_MAX,
-            index_empty: true,
-            dry_run: true,
-        };
         let (keys, index) = (store.keys.clone(), store.index.clone());
-        let packer = Packer::new(store.dir.path(), keys, index, settings, Arc::new(Progress::default()));
+        let packer = Packer::new(store.dir.path(), keys, index, settings(), Arc::new(Progress::default()));
         let mut lanes: Vec<Lane> = (0..3).map(|_| packer.lane().unwrap()).collect();
         let job = Counting { crew: Crew::new(&packer, lanes.len()), done: AtomicUsize::new(0), at_three };
         work(&job, &mut lanes, 10)?;

@@ -1,7 +1,7 @@
 //! The engine of snapstore: everything that touches each byte or each file. Knows nothing of Python.
 //!
 //! Layers, each using only what stands before it:
-//! error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk →
+//! lock, error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk →
 //! crew → take, import, restore, export, check, diff, live, find, lookup, usage.
 
 pub mod acl;
@@ -21,6 +21,7 @@ pub mod id;
 pub mod import;
 pub mod index;
 pub mod live;
+mod lock;
 pub mod lookup;
 pub mod node;
 pub mod pack;

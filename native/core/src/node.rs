@@ -14,8 +14,9 @@ pub const IN_PLACE_ITEMS: usize = 32;
 /// Attribute sets up to this many bytes stand in place.
 pub const XATTRS_IN_PLACE: usize = 2048;
 pub const MAX_XATTRS_LEN: u64 = 16 << 20;
+pub const MAX_XATTRS: usize = 65_536;
 pub const MAX_PATH_LEN: usize = 1 << 20;
-const MAX_TARGET_LEN: usize = 4095;
+pub const MAX_TARGET_LEN: usize = 4095;
 /// A node of a link table ends when its paths have this length.
 const MAX_WEIGHT: usize = 1 << 20;
 const ROOT: u8 = 5;
@@ -156,7 +157,7 @@ pub fn check_name(name: &[u8]) -> bool {
 }
 
 /// What the sequences of the format have in common.
-pub trait Item: Clone {
+pub trait Item: Clone + PartialEq {
     const KIND: u8;
     /// Decides where a leaf ends.
     fn split_hash(&self) -> u64;
@@ -585,7 +586,7 @@ pub fn encode_xattrs(set: &mut XattrSet) -> Vec<u8> {
 
 pub fn decode_xattrs(bytes: &[u8]) -> Result<XattrSet> {
     let mut cursor = Cursor::new(bytes, "attribute set");
-    let count = cursor.bounded(65_536)?;
+    let count = cursor.bounded(MAX_XATTRS as u64)?;
     if count == 0 {
         return Err(cursor.bad("it is empty"));
     }
@@ -779,7 +780,12 @@ impl<T: Item> Sequence<T> {
     fn end_leaf(&mut self, emit: &mut Emit) -> Result<()> {
         let items = std::mem::take(&mut self.leaf);
         self.weight = 0;
-        let id = emit(encode_leaf(&items))?;
+        let bytes = encode_leaf(&items);
+        // One item that no reader accepts would cost all its neighbours.
+        if !matches!(decode_node::<T>(&bytes), Ok(Node::Leaf(read)) if read == items) {
+            return Err(Error::Internal("a tree node would not be read back as it was written".into()));
+        }
+        let id = emit(bytes)?;
         self.push_child(0, Child { key: T::last_key(&items), items: items.len() as u64, id }, emit)
     }
 
@@ -861,6 +867,18 @@ mod tests {
 
     fn id(number: u64) -> Id {
         Id(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
+    #[test]
+    fn what_no_reader_would_accept_is_not_written() {
+        let bad = [entry(&"n".repeat(256), What::Fifo), entry("l", What::Symlink(Box::default()))];
+        for bad in bad {
+            let mut sequence = Sequence::of_nodes();
+            let mut emit = |_| Ok(id(1));
+            let pushed = sequence.push(bad, &mut emit);
+            let done = pushed.and_then(|()| sequence.finish(&mut emit).map(drop));
+            assert!(matches!(done, Err(Error::Internal(_))), "{done:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
+use crate::lock::lock;
+
 pub struct Queue<T> {
     inner: Mutex<Inner<T>>,
     wake: Condvar,
@@ -30,7 +32,7 @@ impl<T> Queue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.inner)
     }
 
     pub fn push(&self, worker: usize, task: T) {

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::acl;
 use crate::error::{Error, Result};
@@ -137,14 +137,21 @@ pub fn xattrs_at(dir: BorrowedFd, name: &[u8]) -> io::Result<XattrSet> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     let path = PathBuf::from(std::ffi::OsString::from_vec(path));
-    read_xattrs(|buffer| fs::llistxattr(&path, buffer), |name, buffer| fs::lgetxattr(&path, name, buffer))
+    let list = |buffer: &mut [u8]| match fs::llistxattr(&path, buffer) {
+        // Without /proc nothing is found by this path, but it is there.
+        Err(Errno::NOENT) if stat_at(dir, name).is_ok() => Err(Errno::NOSYS),
+        other => other,
+    };
+    read_xattrs(list, |name, buffer| fs::lgetxattr(&path, name, buffer)).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOSYS) => io::Error::other("its attributes cannot be read without /proc"),
+        _ => e,
+    })
 }
 
 fn read_xattrs(
     list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
     get: impl Fn(&CStr, &mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<XattrSet> {
-    use rustix::io::Errno;
     let mut small = [0u8; 512];
     let names = match list(&mut small) {
         Ok(len) => small[..len].to_vec(),
@@ -184,7 +191,7 @@ fn read_xattrs(
 /// Holes of a file of `size` bytes, ascending. A file system that cannot tell has none.
 pub fn holes(file: BorrowedFd, size: u64) -> Vec<Hole> {
     use fs::SeekFrom;
-    let mut holes = Vec::new();
+    let mut holes: Vec<Hole> = Vec::new();
     let mut at = 0;
     while at < size {
         let Ok(start) = fs::seek(file, SeekFrom::Hole(at)) else { break };
@@ -199,7 +206,11 @@ pub fn holes(file: BorrowedFd, size: u64) -> Vec<Hole> {
         if end <= start {
             break;
         }
-        holes.push(Hole { start, end });
+        match holes.last_mut() {
+            // Punched between the two questions.
+            Some(hole) if hole.end == start => hole.end = end,
+            _ => holes.push(Hole { start, end }),
+        }
         at = end;
     }
     holes
@@ -226,18 +237,22 @@ pub fn read_at(file: BorrowedFd, mut buffer: &mut [u8], mut offset: u64) -> io::
 /// Appends up to `want` bytes at `offset` to `buffer`; fewer only at the end. Their number.
 pub fn append_at(file: BorrowedFd, buffer: &mut Vec<u8>, want: usize, offset: u64) -> io::Result<usize> {
     let start = buffer.len();
-    let end = start + want;
     buffer.reserve_exact(want);
-    while buffer.len() < end {
-        let at = offset + (buffer.len() - start) as u64;
-        match rustix::io::pread(file, spare_capacity(buffer), at) {
-            Ok(0) => break,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+    while buffer.len() < start + want {
+        let done = buffer.len() - start;
+        // A buffer that serves again has more room than is asked for.
+        let room = &mut buffer.spare_capacity_mut()[..want - done];
+        let got = match rustix::io::pread(file, room, offset + done as u64) {
+            Ok((read, _)) => read.len(),
+            Err(rustix::io::Errno::INTR) => continue,
             Err(e) => return Err(e.into()),
+        };
+        if got == 0 {
+            break;
         }
+        // SAFETY: the call has written so many bytes behind the last.
+        unsafe { buffer.set_len(start + done + got) };
     }
-    // A buffer may have had more room than was asked for.
-    buffer.truncate(end);
     Ok(buffer.len() - start)
 }
 

@@ -17,6 +17,7 @@ use crate::id::{Id, Keys, ZERO_ID};
 use crate::index::{records, Index, Location};
 use crate::node::*;
 use crate::pack::{self, Builder, Kind, Pack};
+use crate::packer::{Settings, CLAIMED_MAX};
 use crate::reader::Reader;
 
 /// An index in memory, that counts how often it is asked.
@@ -48,6 +49,21 @@ impl Index for MapIndex {
         }
         packs.push((pack.header.kind, pack.id, pack.size));
         Ok(())
+    }
+}
+
+/// Of a session that writes nothing.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        session: [1; 16],
+        block_bytes: 1 << 20,
+        meta_block_bytes: 1 << 18,
+        data_pack_bytes: 1 << 20,
+        meta_pack_bytes: 1 << 20,
+        level: 3,
+        claimed_max: CLAIMED_MAX,
+        index_empty: true,
+        dry_run: true,
     }
 }
 

@@ -371,6 +371,9 @@ class PackCheckResult:
     def problems(self) -> list[tuple[int, builtins.bytes, str]]:
         """(kind, pack id, what is wrong)."""
     @property
+    def problem_count(self) -> int:
+        """How many there are, those beyond the first 100,000 too."""
+    @property
     def bad_ids(self) -> list[builtins.bytes]:
         """Ids of the chunks and nodes that cannot be read from the packs checked."""
     @property

@@ -11,9 +11,10 @@ use super::MAX_PROBLEMS;
 use crate::compress::Codec;
 use crate::error::{Error, Result};
 use crate::id::{Id, Keys};
+use crate::lock::lock;
 use crate::pack::{name, Kind, Pack, ReadAt, HEADER_LEN, MAX_PACK_LEN};
 use crate::progress::{add, Progress};
-use crate::reader::{lock, open_file};
+use crate::reader::open_file;
 
 /// Bytes of a pack that is hashed without being understood.
 const PIECE: u64 = 1 << 20;
@@ -45,6 +46,7 @@ pub struct PacksChecked {
     pub bytes: u64,
     /// At most `MAX_PROBLEMS`.
     pub problems: Vec<PackProblem>,
+    pub problem_count: u64,
     /// Ids of chunks and nodes that stand in the packs checked, but cannot be read from any of them. What stood in a pack
     /// that is missing, or whose footer is damaged, is not known here.
     pub bad_ids: Vec<Id>,
@@ -76,6 +78,7 @@ pub fn check_packs(
         until: options.time_limit.map(|limit| Instant::now() + limit),
         late: AtomicBool::new(false),
         found: Mutex::default(),
+        damaged: Mutex::default(),
     };
     std::thread::scope(|scope| {
         for _ in 1..threads.clamp(1, 64).min(packs.len()) {
@@ -87,18 +90,18 @@ pub fn check_packs(
     let mut found = check.found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     found.complete = !check.late.load(Relaxed);
     found.problems.sort_by_key(|problem| (problem.kind, problem.id));
-    forgive(store, keys, packs, &mut found);
+    let damaged = check.damaged.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    forgive(store, keys, packs, &damaged, &mut found);
     Ok(found)
 }
 
 /// Strikes from the bad ids those of which another pack that was checked holds an intact copy.
-fn forgive(store: &Path, keys: &Keys, packs: &[(Kind, Id, u64)], found: &mut PacksChecked) {
+fn forgive(store: &Path, keys: &Keys, packs: &[(Kind, Id, u64)], damaged: &HashSet<Id>, found: &mut PacksChecked) {
     if found.bad_ids.is_empty() {
         return;
     }
     let mut bad: HashSet<Id> = found.bad_ids.drain(..).collect();
     let checked: HashSet<Id> = found.checked.iter().copied().collect();
-    let damaged: HashSet<Id> = found.problems.iter().map(|problem| problem.id).collect();
     for (kind, id, _) in packs.iter().filter(|(_, id, _)| checked.contains(id) && !damaged.contains(id)) {
         let pack = open_file(store, &(*kind, *id)).and_then(|file| Pack::open(&file, keys, *kind, *id));
         for id in pack.iter().flat_map(|pack| &pack.table.ids) {
@@ -118,6 +121,8 @@ struct Check<'a> {
     until: Option<Instant>,
     late: AtomicBool,
     found: Mutex<PacksChecked>,
+    /// Packs with problems, those that are not listed too.
+    damaged: Mutex<HashSet<Id>>,
 }
 
 /// What is wrong with one pack.
@@ -160,6 +165,10 @@ impl Check<'_> {
         found.bytes += size;
         found.checked.push(id);
         found.bad_ids.extend(faults.bad_ids);
+        if !faults.reasons.is_empty() {
+            lock(&self.damaged).insert(id);
+        }
+        found.problem_count += faults.reasons.len() as u64;
         for reason in faults.reasons {
             if found.problems.len() < MAX_PROBLEMS {
                 found.problems.push(PackProblem { kind, id, reason });

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::lock::lock;
 use crate::progress::{add, Progress};
-use crate::reader::{lock, Reader};
+use crate::reader::Reader;
 use crate::tar::{Format, BLOCK, RECORD};
 
 use output::Output;

@@ -16,7 +16,7 @@ const BLOCKING_WRITE: usize = 64 << 10;
 
 pub(super) struct Output {
     fd: OwnedFd,
-    /// A write gives up where it would block, or never blocks for long (files).
+    /// Bytes written at once: few where a write may block, so that a run can be ended meanwhile.
     at_once: usize,
 }
 

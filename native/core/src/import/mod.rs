@@ -19,9 +19,9 @@ use crate::chunker::{Chunker, IN_PLACE_MAX};
 use crate::content::{cut_arena, Helpers, Segment};
 use crate::crew::{self, Crew, Job};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::node::{content_of, Content, Hole};
 use crate::packer::{Lane, Packer};
-use crate::reader::lock;
 use crate::take::Taken;
 
 use input::Input;
@@ -29,6 +29,8 @@ use tree::Tree;
 
 /// Memory for the entries of an archive: about 3 million files.
 pub const MAX_TREE_BYTES: usize = 1 << 30;
+/// Buffers of more bytes do not serve again.
+const MAX_KEPT: usize = 2 << 20;
 /// Names of users and of groups that are kept.
 const MAX_NAMES: usize = 10_000;
 
@@ -132,7 +134,7 @@ impl Import<'_> {
         }
         lock(&self.contents).extend(contents);
         let mut buffers = lock(&self.buffers);
-        if buffers.len() < self.crew.workers + 2 {
+        if buffers.len() < self.crew.workers + 2 && batch.data.capacity() <= MAX_KEPT {
             let mut data = batch.data;
             data.clear();
             buffers.push(data);

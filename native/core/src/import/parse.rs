@@ -7,16 +7,14 @@ use super::tree::Tree;
 use super::{Batch, Import, Imported, MAX_NAMES};
 use crate::acl::{self, Acl, Kind};
 use crate::chunker::HEAD_LEN;
-use crate::content::{cut_arena, LargeFile};
+use crate::content::{hole_map, take_xattrs, LargeFile};
 use crate::error::{show, Error, Result};
-use crate::node::{
-    self, content_of, Content, Directory, Entry, Hole, List, Sequence, What, XattrSet, Xattrs, MAX_XATTRS_LEN,
-};
+use crate::lock::lock;
+use crate::node::{content_of, Content, Directory, Entry, Hole, What, XattrSet, Xattrs};
 use crate::packer::Lane;
 use crate::progress::add;
-use crate::reader::lock;
 use crate::source::{self, is_kept};
-use crate::take::{Taken, MAX_LISTED, SHARED_FILE};
+use crate::take::{Taken, SHARED_FILE};
 use crate::tar::{self, Block, Fault, Pax, Stretch, ACLS};
 
 /// Headers that stand before a member: pax records (attributes among them), long names.
@@ -49,6 +47,8 @@ struct Before {
     pax: Pax,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
+    /// Of all pax headers.
+    len: u64,
 }
 
 /// How a member's content is stored in the archive.
@@ -142,6 +142,10 @@ impl<'a, 'b> Parser<'a, 'b> {
         match block.kind() {
             b'x' | b'X' => {
                 let records = self.header(block)?;
+                before.len += records.len() as u64;
+                if before.len > MAX_HEADER {
+                    return Err(self.bad("the headers before one member are too long"));
+                }
                 let read = before.pax.read(&records);
                 self.fine(read)?;
             }
@@ -284,18 +288,14 @@ impl<'a, 'b> Parser<'a, 'b> {
         }
         set.sort();
         set.dedup_by(|next, before| next.0 == before.0);
-        let bytes = node::encode_xattrs(&mut set);
-        if bytes.len() as u64 > MAX_XATTRS_LEN || set.len() > 65_536 {
-            return Err(self.bad("its attributes are too many"));
-        }
-        self.tree.charge(bytes.len().min(node::XATTRS_IN_PLACE) + 64)?;
-        if bytes.len() <= node::XATTRS_IN_PLACE {
-            return Ok(Some(Box::new(Xattrs::InPlace(bytes.into()))));
-        }
-        let start = lane.arena.len();
-        lane.arena.extend_from_slice(&bytes);
-        let list = cut_arena(self.import.packer, self.import.chunker, lane, start, &[])?;
-        Ok(Some(Box::new(Xattrs::Chunks { len: bytes.len() as u64, list })))
+        let taken = take_xattrs(self.import.packer, self.import.chunker, lane, set)?;
+        let xattrs = taken.ok_or_else(|| self.bad("its attributes are too many"))?;
+        let heap = match &xattrs {
+            Xattrs::InPlace(bytes) => bytes.len(),
+            Xattrs::Chunks { .. } => 256,
+        };
+        self.tree.charge(heap + 64)?;
+        Ok(Some(Box::new(xattrs)))
     }
 
     /// ACLs that the archive has as text only. One that cannot be read is left out and reported.
@@ -334,12 +334,8 @@ impl<'a, 'b> Parser<'a, 'b> {
     /// Notes something that the member that is read has lost.
     fn report(&mut self, why: &str) {
         add(&self.import.packer.progress.errors, 1);
-        let taken = &mut self.imported.taken;
-        taken.unreadable_count += 1;
-        if taken.unreadable.len() < MAX_LISTED {
-            let path = Tree::names(&self.name).unwrap_or_default().join(&b'/');
-            taken.unreadable.push((path, why.into()));
-        }
+        let path = Tree::names(&self.name).unwrap_or_default().join(&b'/');
+        self.imported.taken.list_unreadable(path, why.into());
     }
 
     // Files
@@ -358,7 +354,7 @@ impl<'a, 'b> Parser<'a, 'b> {
         add(&self.import.packer.progress.files, 1);
         let holes = match &stored.holes[..] {
             [] => None,
-            holes => Some(Box::new(self.hole_map(lane, holes)?)),
+            holes => Some(Box::new(hole_map(self.import.packer, lane, holes)?)),
         };
         entry.what = What::File { size: stored.size, content: Content::Empty, holes };
         if stored.size >= SHARED_FILE {
@@ -440,16 +436,10 @@ impl<'a, 'b> Parser<'a, 'b> {
         Ok(taken)
     }
 
-    fn hole_map(&self, lane: &mut Lane, holes: &[Hole]) -> Result<List<Hole>> {
-        let mut emit = |node: Vec<u8>| lane.offer_node(self.import.packer, &node);
-        let mut sequence = Sequence::of_list();
-        for hole in holes {
-            sequence.push(*hole, &mut emit)?;
-        }
-        sequence.finish(&mut emit)
-    }
-
     fn small(&mut self, lane: &mut Lane, node: u32, stored: Stored) -> Result<()> {
+        if self.batch.data.len() as u64 + stored.size > BATCH_BYTES as u64 {
+            self.flush(lane)?;
+        }
         let start = self.batch.data.len();
         let mut content = Expanded { map: &stored.map, next: 0 };
         content.append(&mut self.input, &mut self.batch.data, 0, stored.size as usize)?;
@@ -495,7 +485,7 @@ impl<'a, 'b> Parser<'a, 'b> {
 
 impl Before {
     fn is_empty(&self) -> bool {
-        self.name.is_none() && self.link.is_none() && self.pax.weight() == 0
+        self.name.is_none() && self.link.is_none() && self.len == 0
     }
 }
 

@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::MAX_TREE_BYTES;
+use crate::content::store_links;
 use crate::error::{show, Error, Result};
-use crate::id::Id;
-use crate::node::{
-    check_name, Content, Directory, Entry, Link, List, Root, Sequence, Time, What, Xattrs, MAX_PATH_LEN,
-};
+use crate::node::{check_name, Content, Directory, Entry, List, Root, Sequence, Time, What, Xattrs, MAX_PATH_LEN};
 use crate::packer::{Lane, Packer};
 use crate::take::Taken;
+use crate::walk::join;
 
 const MAX_DEPTH: usize = 4096;
 const TOP: u32 = 0;
@@ -102,6 +101,7 @@ impl Tree {
 
     /// Puts an entry at its place; the answer is its number. The last of several members of a name wins.
     pub(super) fn put(&mut self, names: &[&[u8]], entry: Entry) -> Result<u32> {
+        self.charge(heap_of_entry(&entry))?;
         let is_directory = matches!(entry.what, What::Directory(_));
         let Some(name) = names.last() else {
             if !is_directory {
@@ -156,15 +156,7 @@ impl Tree {
     /// Gives files their contents.
     pub(super) fn fill(&mut self, contents: impl Iterator<Item = (u32, Content)>) -> Result<()> {
         for (node, found) in contents {
-            let heap = match &found {
-                Content::InPlace(bytes) => bytes.len(),
-                Content::Chunks(list) => match &**list {
-                    List::InPlace(chunks) => 64 + chunks.len() * 40,
-                    List::Node { .. } => 64,
-                },
-                Content::Empty | Content::One(_) => 0,
-            };
-            self.charge(heap)?;
+            self.charge(heap_of(&found))?;
             if let What::File { content, .. } = &mut self.nodes[node as usize].entry.what {
                 *content = found;
             }
@@ -174,7 +166,7 @@ impl Tree {
 
     /// Stores the nodes, bottom up, and the root.
     pub(super) fn store(mut self, packer: &Packer, lane: &mut Lane, taken: &mut Taken) -> Result<()> {
-        let (order, links) = self.survey(taken);
+        let (order, groups) = self.survey(taken);
         for at in order.into_iter().rev() {
             packer.progress.check()?;
             let (directory, newest) = self.directory(packer, lane, at)?;
@@ -184,23 +176,27 @@ impl Tree {
                 node.entry.mtime = newest;
             }
         }
-        let links = store_links(packer, lane, links)?;
+        let links = store_links(packer, lane, groups.into_values())?;
         let root = Root { entry: self.nodes[TOP as usize].entry.clone(), links };
         taken.id = Some(lane.offer_node(packer, &root.encode())?);
         (taken.entries, taken.bytes) = root.entry.totals();
         Ok(())
     }
 
-    /// Numbers of all directories, those above before those below, and the table of hard links. Counts what is there.
-    fn survey(&self, taken: &mut Taken) -> (Vec<u32>, Vec<Link>) {
+    /// Numbers of all directories, those above before those below, and the paths of what has several. Counts what is there.
+    fn survey(&self, taken: &mut Taken) -> (Vec<u32>, HashMap<u32, Vec<Vec<u8>>>) {
         let mut names = vec![0u32; self.nodes.len()];
         for child in self.nodes.iter().flat_map(|node| node.children.values()) {
             names[*child as usize] += 1;
         }
         let mut order = Vec::new();
         let mut groups: HashMap<u32, Vec<Vec<u8>>> = HashMap::new();
-        let mut waiting: Vec<(u32, Vec<u8>)> = vec![(TOP, Vec::new())];
-        while let Some((at, path)) = waiting.pop() {
+        // Directories to come, with their names and the length of the path to them: one path is held, not one for each.
+        let mut waiting: Vec<(u32, &[u8], usize)> = vec![(TOP, b"", 0)];
+        let mut path: Vec<u8> = Vec::new();
+        while let Some((at, name, above)) = waiting.pop() {
+            path.truncate(above);
+            path = join(&path, name);
             order.push(at);
             for (name, child) in &self.nodes[at as usize].children {
                 let entry = &self.nodes[*child as usize].entry;
@@ -211,10 +207,9 @@ impl Tree {
                 if !is_directory && names[*child as usize] < 2 {
                     continue;
                 }
-                let below = if path.is_empty() { name.to_vec() } else { [&path, &b"/"[..], name].concat() };
                 match is_directory {
-                    true => waiting.push((*child, below)),
-                    false => groups.entry(*child).or_default().push(below),
+                    true => waiting.push((*child, name, path.len())),
+                    false => groups.entry(*child).or_default().push(join(&path, name)),
                 }
             }
         }
@@ -223,15 +218,7 @@ impl Tree {
         taken.gids.insert(top.gid);
         taken.new_files = taken.files;
         taken.directories = order.len() as u64;
-        let mut links = Vec::new();
-        for mut paths in groups.into_values() {
-            paths.sort_unstable();
-            let mut paths = paths.into_iter();
-            let Some(first) = paths.next() else { continue };
-            links.extend(paths.map(|path| Link { path, first: first.clone() }));
-        }
-        links.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        (order, links)
+        (order, groups)
     }
 
     /// The nodes of a directory whose children are stored, and the newest time among these.
@@ -259,18 +246,31 @@ impl Tree {
     }
 }
 
-fn store_links(packer: &Packer, lane: &mut Lane, links: Vec<Link>) -> Result<Option<(u64, Id)>> {
-    if links.is_empty() {
-        return Ok(None);
+/// What content takes in memory, beside its entry.
+fn heap_of(content: &Content) -> usize {
+    match content {
+        Content::InPlace(bytes) => bytes.len(),
+        Content::Chunks(list) => match &**list {
+            List::InPlace(chunks) => 64 + chunks.len() * 40,
+            List::Node { .. } => 64,
+        },
+        Content::Empty | Content::One(_) => 0,
     }
-    let mut emit = |node: Vec<u8>| lane.offer_node(packer, &node);
-    let mut sequence = Sequence::of_nodes();
-    for link in links {
-        sequence.push(link, &mut emit)?;
-    }
-    match sequence.finish(&mut emit)? {
-        List::Node { items, id } => Ok(Some((items, id))),
-        List::InPlace(_) => Err(Error::Internal("a link table has nodes".into())),
+}
+
+/// What an entry takes in memory beside itself.
+fn heap_of_entry(entry: &Entry) -> usize {
+    match &entry.what {
+        What::Symlink(target) => target.len(),
+        What::File { content, holes, .. } => {
+            let holes = match holes.as_deref() {
+                Some(List::InPlace(holes)) => 64 + holes.len() * 16,
+                Some(List::Node { .. }) => 64,
+                None => 0,
+            };
+            heap_of(content) + holes
+        }
+        _ => 0,
     }
 }
 

@@ -25,7 +25,6 @@ pub(crate) use packs::open_file;
 pub use packs::Slice;
 pub(crate) use places::{AsItIs, Place};
 pub(crate) use sequence::{Children, Expected, Leaves, Ordered};
-pub(crate) use shelf::lock;
 
 use packs::Packs;
 use places::Places;
@@ -155,7 +154,11 @@ impl Reader {
             // It may have been replaced since it was opened.
             self.packs.forget(&self.places.pack_name(place.pack));
         }
-        for place in self.places.others(id, first)? {
+        let others = match self.places.others(id, first) {
+            Err(error) if failure.is_none() => return Err(error),
+            others => others.unwrap_or_default(),
+        };
+        for place in others {
             if let Ok(slice) = self.fetch_at(id, domain, &place, extent) {
                 return Ok(slice);
             }
@@ -276,11 +279,15 @@ impl Reader {
                 at = chunk_end;
             }
             self.learn(&parts.iter().map(|(chunk, _)| chunk.id).filter(|id| *id != ZERO_ID).collect::<Vec<_>>())?;
-            for (chunk, inside) in parts {
-                match chunk.id {
-                    ZERO_ID => out.resize(out.len() + inside.len(), 0),
-                    _ => out.extend_from_slice(&self.chunk_in(&chunk, extent)?[inside]),
+            let mut end = out.len() + parts.iter().map(|(_, inside)| inside.len()).sum::<usize>();
+            out.resize(end, 0);
+            // From the last to the first: what is decoded for one has all that those before it need.
+            for (chunk, inside) in parts.into_iter().rev() {
+                let begin = end - inside.len();
+                if chunk.id != ZERO_ID {
+                    out[begin..end].copy_from_slice(&self.chunk_in(&chunk, extent)?[inside]);
                 }
+                end = begin;
             }
         }
         Ok(out)

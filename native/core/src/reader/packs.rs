@@ -8,10 +8,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::shelf::{lock, Shelf};
+use super::shelf::Shelf;
 use crate::compress::Codec;
 use crate::error::{Error, Result};
 use crate::id::{Id, Keys};
+use crate::lock::lock;
 use crate::pack::{self, Kind, Pack, MAX_BLOCKS, MAX_BLOCK_PLAIN};
 use crate::seal::Sealer;
 

@@ -215,6 +215,11 @@ impl State {
         if self.recent.len() >= RECENT {
             self.older = std::mem::take(&mut self.recent);
         }
+        if let Some(preloaded) = self.preloaded.get_mut(&Short::of(id)) {
+            // It was asked for because the place loaded ahead was of no use.
+            *preloaded = place;
+            return;
+        }
         self.recent.insert(Short::of(id), place);
     }
 

@@ -15,9 +15,10 @@ use crate::acl;
 use crate::chunker::is_zero;
 use crate::error::Error;
 use crate::id::ZERO_ID;
+use crate::lock::lock;
 use crate::node::{Chunk, Content, Entry, Hole, List, What};
 use crate::progress::add;
-use crate::reader::{lock, Holes, Runs, Slice};
+use crate::reader::{Holes, Runs, Slice};
 
 /// Longer files are written by several workers.
 const BIG: u64 = 8 << 20;

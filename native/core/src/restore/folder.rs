@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use rustix::process::{getrlimit, Resource};
 
 use super::target::open_flags;
+use crate::lock::lock;
 use crate::node::Entry;
-use crate::reader::lock;
 
 const MAX_OPEN: u64 = 512;
 

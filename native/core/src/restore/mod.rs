@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::lock::lock;
 use crate::node::{Entry, Root, What};
 use crate::progress::{add, Progress};
 use crate::queue::Queue;
-use crate::reader::{lock, Leaves, Reader};
+use crate::reader::{Leaves, Reader};
 
 use file::Big;
 use folder::{Folder, Handles};

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use rustix::io::Errno;
 
 use crate::error::{reason, show, Error};
+use crate::lock::lock;
 use crate::progress::{add, Progress};
-use crate::reader::lock;
 
 /// Problems that are kept; further ones are only counted.
 pub const MAX_PROBLEMS: usize = 100_000;

@@ -14,10 +14,11 @@ use super::tally::Trouble;
 use super::{Here, Pass, Run, Stream, Task, MAX_DEPTH};
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::lock::lock;
 use crate::node::{Content, Directory, Entry, List, What};
 use crate::progress::add;
 use crate::queue::Queue;
-use crate::reader::{lock, stored_ids};
+use crate::reader::stored_ids;
 use std::os::fd::AsFd;
 
 /// An entry, with its number in the selection when only part of what is below it is wanted.

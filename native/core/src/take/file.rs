@@ -3,12 +3,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::{entry_of, is_settled, lock, Dir, Known, Run, MAX_LISTED};
+use rustix::fs::FileType;
+
+use super::{entry_of, is_settled, Dir, Known, Run};
 use crate::cache::{Place, Row};
 use crate::chunker::IN_PLACE_MAX;
-use crate::content::{cut_arena, LargeFile, SEGMENT};
+use crate::content::{cut_arena, hole_map, take_xattrs, LargeFile, SEGMENT};
 use crate::error::{reason, Error, Result};
-use crate::node::{self, content_of, Content, Entry, List, Sequence, Time, What, XattrSet, Xattrs};
+use crate::lock::lock;
+use crate::node::{self, content_of, Content, Entry, Time, What, XattrSet, Xattrs};
 use crate::packer::Lane;
 use crate::progress::add;
 use crate::source::{self, Fault, Read, Stat};
@@ -74,10 +77,7 @@ impl Run<'_> {
                 continue;
             }
             if !same {
-                let mut report = lock(&self.report);
-                if report.changed.len() < MAX_LISTED {
-                    report.changed.push(dir.path_to(&row.entry.name));
-                }
+                lock(&self.report).list_changed(dir.path_to(&row.entry.name));
             }
             let mut entry = entry_of(&after, std::mem::take(&mut row.entry.name));
             entry.what = what;
@@ -104,29 +104,27 @@ impl Run<'_> {
     }
 
     fn read_content(&self, lane: &mut Lane, file: BorrowedFd, size: u64) -> Read<(u64, What)> {
+        // What was cut off since it was listed would look like a hole.
+        let now = source::stat_fd(file)?;
+        let size = if now.kind == FileType::RegularFile { size.min(now.size) } else { size };
         let holes = if size > 0 { source::holes(file, size) } else { Vec::new() };
         let (size, content) = if size >= SHARED_FILE {
             let large = LargeFile::new(self.packer, self.chunker, self);
             let (list, size) = large.take_file(lane, file, size, &holes)?;
-            (size, if size == 0 { Content::Empty } else { content_of(list) })
+            match size {
+                // It was cut short meanwhile: content of so few bytes stands in its entry, never in chunks.
+                0..=IN_PLACE_MAX => self.read_small(lane, file, size, &[])?,
+                _ => (size, content_of(list)),
+            }
         } else {
             self.read_small(lane, file, size, &holes)?
         };
         let holes: Vec<_> = holes.into_iter().filter(|hole| hole.end <= size).collect();
         let holes = match holes.is_empty() {
             true => None,
-            false => Some(Box::new(self.hole_map(lane, &holes)?)),
+            false => Some(Box::new(hole_map(self.packer, lane, &holes)?)),
         };
         Ok((size, What::File { size, content, holes }))
-    }
-
-    fn hole_map(&self, lane: &mut Lane, holes: &[node::Hole]) -> Result<List<node::Hole>> {
-        let mut emit = |node: Vec<u8>| lane.offer_node(self.packer, &node);
-        let mut sequence = Sequence::of_list();
-        for hole in holes {
-            sequence.push(*hole, &mut emit)?;
-        }
-        sequence.finish(&mut emit)
     }
 
     /// Reads a whole file into the arena. One read more than its size would take shows whether it grew.
@@ -170,18 +168,14 @@ impl Run<'_> {
     }
 
     /// Attributes as an entry holds them: a long set is stored like content.
-    pub(super) fn xattrs(&self, lane: &mut Lane, mut set: XattrSet) -> Result<Option<Box<Xattrs>>> {
+    pub(super) fn xattrs(&self, lane: &mut Lane, set: XattrSet) -> Read<Option<Box<Xattrs>>> {
         if set.is_empty() {
             return Ok(None);
         }
-        let bytes = node::encode_xattrs(&mut set);
-        if bytes.len() <= node::XATTRS_IN_PLACE {
-            return Ok(Some(Box::new(Xattrs::InPlace(bytes.into()))));
+        match take_xattrs(self.packer, self.chunker, lane, set)? {
+            Some(xattrs) => Ok(Some(Box::new(xattrs))),
+            None => Err(Fault::Source(std::io::Error::other("its attributes are more than 16 MiB"))),
         }
-        let start = lane.arena.len();
-        lane.arena.extend_from_slice(&bytes);
-        let list = cut_arena(self.packer, self.chunker, lane, start, &[])?;
-        Ok(Some(Box::new(Xattrs::Chunks { len: bytes.len() as u64, list })))
     }
 
     pub(super) fn take_open(&self, lane: &mut Lane, file: OwnedFd, mut entry: Entry) -> Result<()> {
@@ -221,5 +215,40 @@ impl Run<'_> {
         let large = LargeFile::new(self.packer, self.chunker, self);
         let (list, size) = large.take_stream(lane, stream, &first)?;
         Ok((size, content_of(list)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::sync::Arc;
+
+    use super::super::{Options, Run};
+    use crate::chunker::Chunker;
+    use crate::node::{Content, What};
+    use crate::packer::Packer;
+    use crate::testing::{noise, settings, TestStore};
+
+    #[test]
+    fn a_large_file_that_became_short_meanwhile() {
+        let store = TestStore::new();
+        let packer = Packer::new(store.dir.path(), store.keys.clone(), store.index.clone(), settings(), Arc::default());
+        let (chunker, options) = (Chunker::new(&store.keys, 32_768), Options::default());
+        let run = Run::new(&packer, &chunker, &options, 1);
+        let mut lane = packer.lane().unwrap();
+        let path = store.dir.path().join("f");
+        for len in [0, 1, 256, 257, 3_000_000] {
+            std::fs::write(&path, noise(1, len)).unwrap();
+            let file = File::open(&path).unwrap();
+            let (size, what) = run.read_content(&mut lane, file.as_fd(), 20 << 20).unwrap();
+            let What::File { size: own, content, .. } = what else { panic!() };
+            assert_eq!((size, own), (len as u64, len as u64));
+            match len {
+                0 => assert_eq!(content, Content::Empty),
+                1 | 256 => assert_eq!(content, Content::InPlace(noise(1, len).into())),
+                _ => assert!(matches!(content, Content::One(_) | Content::Chunks(_))),
+            }
+        }
     }
 }

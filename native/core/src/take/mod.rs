@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fs::FileType;
 
@@ -31,7 +31,8 @@ mod walk;
 pub(crate) use file::SHARED_FILE;
 
 /// Paths listed in a result; more are only counted.
-pub(crate) const MAX_LISTED: usize = 10_000;
+const MAX_LISTED: usize = 10_000;
+const MAX_LISTED_BYTES: usize = 4 << 20;
 /// An entry touched within so much time of its reading is read again next time: file systems' clocks are that coarse.
 const RACY_NANOS: i128 = 2_000_000_000;
 
@@ -60,12 +61,35 @@ pub struct Taken {
     pub unreadable: Vec<(Vec<u8>, String)>,
     pub unreadable_count: u64,
     pub changed: Vec<Vec<u8>>,
+    listed_bytes: usize,
     pub sockets: u64,
     pub excluded: u64,
     pub mounts: u64,
     pub uids: BTreeSet<u32>,
     pub gids: BTreeSet<u32>,
     pub packs: Vec<u32>,
+}
+
+impl Taken {
+    /// Notes a path that could not be read; it is listed while there is room.
+    pub(crate) fn list_unreadable(&mut self, path: Vec<u8>, why: String) {
+        self.unreadable_count += 1;
+        if self.has_room_for(&path) {
+            self.unreadable.push((path, why));
+        }
+    }
+
+    pub(crate) fn list_changed(&mut self, path: Vec<u8>) {
+        if self.has_room_for(&path) {
+            self.changed.push(path);
+        }
+    }
+
+    fn has_room_for(&mut self, path: &[u8]) -> bool {
+        let listed = self.unreadable.len().max(self.changed.len());
+        self.listed_bytes += path.len();
+        listed < MAX_LISTED && self.listed_bytes <= MAX_LISTED_BYTES
+    }
 }
 
 enum Task {
@@ -137,11 +161,6 @@ struct Run<'a> {
     root: Mutex<Option<Row>>,
     /// In the order in which they were opened; some may be closed already.
     open_directories: Mutex<VecDeque<Weak<Dir>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic of another worker ends the run; what it held is not used any more.
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Takes `path`, of any type, as a root. A symbolic link is taken as such.

@@ -1,10 +1,12 @@
 //! What is met on the way, and the root that comes of it.
 
-use super::{lock, Run, Taken, MAX_LISTED};
+use super::{Run, Taken};
 use crate::cache::Row;
+use crate::content::store_links;
 use crate::error::{reason, Error, Result};
 use crate::id::Id;
-use crate::node::{Link, List, Root, Sequence};
+use crate::lock::lock;
+use crate::node::Root;
 use crate::packer::Lane;
 use crate::progress::add;
 use crate::source::Stat;
@@ -12,11 +14,7 @@ use crate::source::Stat;
 impl Run<'_> {
     pub(super) fn unreadable(&self, path: Vec<u8>, error: &std::io::Error) {
         add(&self.packer.progress.errors, 1);
-        let mut report = lock(&self.report);
-        report.unreadable_count += 1;
-        if report.unreadable.len() < MAX_LISTED {
-            report.unreadable.push((path, reason(error)));
-        }
+        lock(&self.report).list_unreadable(path, reason(error));
     }
 
     pub(super) fn count(&self, counts: &Taken) {
@@ -53,28 +51,8 @@ impl Run<'_> {
 
     /// The hard-link table: every path of a group but its smallest, with that smallest.
     pub(super) fn link_table(&self, lane: &mut Lane) -> Result<Option<(u64, Id)>> {
-        let mut links: Vec<Link> = Vec::new();
-        for (_, group) in lock(&self.links).drain() {
-            let mut paths = group.paths;
-            paths.retain(|path| !path.is_empty());
-            paths.sort_unstable();
-            let mut paths = paths.into_iter();
-            let Some(first) = paths.next() else { continue };
-            links.extend(paths.map(|path| Link { path, first: first.clone() }));
-        }
-        if links.is_empty() {
-            return Ok(None);
-        }
-        links.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        let mut emit = |node: Vec<u8>| lane.offer_node(self.packer, &node);
-        let mut sequence = Sequence::of_nodes();
-        for link in links {
-            sequence.push(link, &mut emit)?;
-        }
-        match sequence.finish(&mut emit)? {
-            List::Node { items, id } => Ok(Some((items, id))),
-            List::InPlace(_) => Err(Error::Internal("a link table has nodes".into())),
-        }
+        let groups = std::mem::take(&mut *lock(&self.links)).into_values().map(|group| group.paths);
+        store_links(self.packer, lane, groups)
     }
 
     /// Stores the root node.

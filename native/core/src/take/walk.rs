@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::FileType;
 
 use super::file::SHARED_FILE;
-use super::{entry_of, is_settled, lock, same_type, Dir, Known, Run, Taken, Task, Work};
+use super::{entry_of, is_settled, same_type, Dir, Known, Run, Taken, Task, Work};
 use crate::cache::{Place, Record, Row};
 use crate::error::{reason, Error, Result};
-use crate::node::{Directory, Entry, List, Sequence, Time, What};
+use crate::lock::lock;
+use crate::node::{check_name, Directory, Entry, List, Sequence, Time, What, MAX_TARGET_LEN};
 use crate::packer::Lane;
 use crate::progress::add;
 use crate::select::{Folder, Inside, Why};
@@ -145,6 +146,10 @@ impl Run<'_> {
         let inside = self.enter(dir, handle, &mut names, &mut counts);
         let mut scratch = Vec::new();
         for name in names {
+            if !dir.around && !check_name(&name) {
+                self.unreadable(dir.path_to(&name), &std::io::Error::other("its name has more than 255 bytes"));
+                continue;
+            }
             let stat = match source::stat_at(handle, &name) {
                 Ok(stat) => stat,
                 Err(error) => {
@@ -315,7 +320,11 @@ impl Run<'_> {
     fn special(&self, lane: &mut Lane, handle: BorrowedFd, stat: &Stat, name: Box<[u8]>) -> Read<Entry> {
         let mut entry = entry_of(stat, name);
         if stat.kind == FileType::Symlink {
-            entry.what = What::Symlink(source::read_link(handle, &entry.name)?);
+            let target = source::read_link(handle, &entry.name)?;
+            if target.is_empty() || target.len() > MAX_TARGET_LEN {
+                return Err(Fault::Source(std::io::Error::other("it leads nowhere, or its target is too long")));
+            }
+            entry.what = What::Symlink(target);
         }
         let set = source::xattrs_at(handle, &entry.name)?;
         entry.xattrs = self.xattrs(lane, set)?;
