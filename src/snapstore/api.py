@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import snapstore
+from snapstore.base.arguments import several
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
 from snapstore.base.units import duration_s
 from snapstore.model import times
@@ -211,16 +212,16 @@ class Store:
         plan = creating.plan(
             repository,
             paths,
-            images=images,
-            streams=streams,
+            images=several("images", images),
+            streams=several("streams", streams),
             source=source,
             host=host,
-            listed=listed,
+            listed=several("listed", listed),
             selection=selection,
             created_by=created_by,
             name=name,
             description=description,
-            tags=tags,
+            tags=several("tags", tags),
             metadata=metadata,
             kind=kind,
             tool=TOOL,
@@ -274,7 +275,7 @@ class Store:
             file,
             root=root,
             name=name,
-            tags=tags,
+            tags=several("tags", tags),
             description=description,
             metadata=metadata,
             source=source,
@@ -305,7 +306,8 @@ class Store:
         """
         from snapstore.ops import create as creating
 
-        return creating.explain(self._repository, path, [*paths, *images], listed, selection)
+        roots = [*paths, *several("images", images)]
+        return creating.explain(self._repository, path, roots, several("listed", listed), selection)
 
     # Looking
 
@@ -427,8 +429,8 @@ class Store:
             after,
             old_path=old_path,
             new_path=new_path,
-            paths=[os.fsencode(path) for path in paths],
-            ignore=ignore,
+            paths=[os.fsencode(path) for path in several("paths", paths)],
+            ignore=several("ignore", ignore),
             renames=renames,
         )
 
@@ -460,7 +462,7 @@ class Store:
             snapshot,
             within,
             os.fsencode(directory),
-            ignore=ignore,
+            ignore=several("ignore", ignore),
             content=content,
             all=all,
         )
@@ -498,7 +500,7 @@ class Store:
             smaller_than=smaller_than,
             newer_than=newer_than,
             older_than=older_than,
-            types=types,
+            types=several("types", types),
         )
 
     def log(
@@ -558,7 +560,7 @@ class Store:
             snapshot,
             os.fsencode(target),
             within=within,
-            paths=[os.fsencode(path) for path in paths],
+            paths=[os.fsencode(path) for path in several("paths", paths)],
             verify=verify,
             observer=progress,
         )

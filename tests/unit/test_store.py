@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -272,6 +272,7 @@ def test_what_makes_no_sense(store: Store, source: Path, tmp_path: Path) -> None
         lambda: store.create(streams=[Stream("a", command="true"), Stream("a", command="true")]),
         lambda: Stream("a"),
         lambda: store.snapshots(order="colour"),
+        lambda: store.snapshots(limit=-1),
     ):
         with pytest.raises(errors.InvalidArgument):
             wrong()
@@ -282,6 +283,32 @@ def test_what_makes_no_sense(store: Store, source: Path, tmp_path: Path) -> None
     with pytest.raises(errors.SourceUnreadable):
         store.create(source, exclude_files=[tmp_path / "nowhere"])
     assert store.snapshots() == []
+
+
+def test_a_text_where_a_list_is_meant_is_not_taken_letter_by_letter(
+    store: Store, source: Path, tmp_path: Path
+) -> None:
+    store.create(source)
+    calls: dict[str, Callable[..., object]] = {
+        "exclude": lambda **one: store.create(source, **one),
+        "exclude_files": lambda **one: store.create(source, **one),
+        "exclude_if_present": lambda **one: store.explain(source, source, **one),
+        "tags": lambda **one: store.create(source, **one),
+        "images": lambda **one: store.create(source, **one),
+        "listed": lambda **one: store.create(source, **one),
+        "paths": lambda **one: store.restore("latest", target=tmp_path / "out", **one),
+        "ignore": lambda **one: store.diff("latest", "latest", **one),
+        "types": lambda **one: store.find("*", **one),
+    }
+    for name, call in calls.items():
+        for alone in ("a", b"a", Path("a")):
+            with pytest.raises(errors.InvalidArgument, match=f"{name} takes a list"):
+                call(**{name: alone})
+    with pytest.raises(errors.InvalidArgument, match="tags takes a list"):
+        store.import_tar(tmp_path / "x.tar", tags="a")
+    with pytest.raises(errors.InvalidArgument, match="paths takes a list"):
+        store.diff("latest", "latest", paths=os.fspath(source))
+    assert len(store.snapshots()) == 1
 
 
 def test_excludes(store: Store, source: Path, tmp_path: Path) -> None:
