@@ -88,7 +88,7 @@ def open(
     medium cannot be written (`Store.writable`). `cache_dir`: where what is derived goes when it
     cannot be in the store (network file system, read-only medium, writable by others); without it,
     such an index is temporary. `password`: bytes or a function that gives them, for a sealed store.
-    Raises StoreNotFound, NotAStore, StoreTooNew, WrongPassword, StorageError.
+    Raises StoreNotFound, NotAStore, StoreTooNew, WrongPassword, OperationDenied, StorageError.
     """
     if mode not in ("r", "rw"):
         raise InvalidArgument(f"a store cannot be opened in the mode {mode!r}")

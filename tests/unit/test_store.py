@@ -1,5 +1,6 @@
 """The library as it is called: stores, creates, listings, restores, checks."""
 
+import errno
 import json
 import os
 import threading
@@ -14,7 +15,7 @@ from snapstore import CreateResult, Progress, Store, Stream
 from snapstore.base import errors
 from snapstore.model import names
 from snapstore.model.config import Config
-from snapstore.repository import medium
+from snapstore.repository import medium, objects
 from snapstore.repository.open import Repository, new_id
 
 CHEAP = {"memory_kib": 8192, "passes": 1, "lanes": 1}
@@ -758,6 +759,44 @@ def test_a_snapshot_that_cannot_be_read_is_shown_and_spares_the_others(
             use()
     report = store.check()
     assert [(p.kind, p.affected) for p in report.problems] == [("snapshot", ((bad.id, b""),))]
+
+
+def test_an_object_that_may_not_be_read_costs_only_itself(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is damaged; root, as whom tests may run, may read everything."""
+    closed, good = (made(store.create(source, name=name)) for name in ("closed", "good"))
+    open_at_once = objects.open_at_once
+    refs = [path.name for path in (store.path / "refs").glob(f"{good.id}*")]
+    lease = store.path / "sess" / ("01" + "a" * 24 + "-0000")
+    lease.touch()
+
+    def refused(path: str | os.PathLike[str], flags: int) -> int:
+        if os.path.basename(path) in (closed.id, lease.name, *refs):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open_at_once(path, flags)
+
+    monkeypatch.setattr(objects, "open_at_once", refused)
+    store.path.joinpath("local", "catalog").unlink(missing_ok=True)
+    with snapstore.open(store.path) as store:
+        assert {s.id: s.status for s in store.snapshots()} == {
+            closed.id: "damaged",
+            good.id: "ready",
+        }
+        assert store.get("good") == good
+        assert [p.name for p in store.check().problems] == [f"snap/{closed.id}", f"refs/{good.id}"]
+        assert made(store.create(source)).parents == (good.id,)
+
+
+def test_a_store_that_may_not_be_read_is_not_opened(
+    place: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str | os.PathLike[str], flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("snapstore.repository.open.open_at_once", refused)
+    with pytest.raises(errors.OperationDenied, match="cannot read"):
+        snapstore.open(place)
 
 
 # Sealed stores

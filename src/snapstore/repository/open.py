@@ -135,7 +135,7 @@ class Repository:
         password: keys.Password | None = None,
     ) -> "Repository":
         """Opens the store at `path`. StoreNotFound, NotAStore, StoreTooNew, WrongPassword,
-        StorageError.
+        OperationDenied, StorageError.
         """
         path = Path(os.path.abspath(path))
         payload = _read_config(path)
@@ -390,6 +390,10 @@ def _read_config(path: Path) -> bytes:
         raise StoreNotFound(
             f"there is no store at {path}", hint="init makes one", path=os.fspath(path)
         ) from None
+    except PermissionError as error:
+        raise OperationDenied(
+            f"cannot read {name}: {error.strerror}", hint="to read it, be the owner of the store"
+        ) from error
     except OSError as error:
         raise storage_error("read", name, error) from error
     try:
