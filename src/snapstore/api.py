@@ -413,6 +413,7 @@ class Store:
     ) -> Iterator[Change]:
         """Differences between two snapshots, sorted by path, a directory before what is in it.
 
+        Roots that lie in each other and hold different things there come one after the other.
         Roots of the same path are compared; where each snapshot has one only, these, and paths are
         those of the new one. Either may be `REF:PATH`; `paths`: only these and what is below them.
         `ignore`: fields (`mode`, `owner`, `mtime`, `xattrs`, …) that make no difference. `renames`:
