@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -284,6 +285,33 @@ def test_what_makes_no_sense(store: Store, source: Path, tmp_path: Path) -> None
     with pytest.raises(errors.SourceUnreadable):
         store.create(source, exclude_files=[tmp_path / "nowhere"])
     assert store.snapshots() == []
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"created_by": {"type": "user"}},
+        {"created_by": {"type": "user", "id": 7}},
+        {"created_by": {"type": "user", "id": "me", "at": 1.5}},
+        {"metadata": {"k": 1 << 64}},
+        {"name": "\udcff"},
+        {"tags": ["\udcff"]},
+        {"description": "\udcff"},
+        {"source": "\udcff"},
+        {"host": "\udcff"},
+    ],
+)
+def test_what_cannot_be_recorded_is_said_before_anything_is_read(
+    store: Store, source: Path, tmp_path: Path, wrong: dict[str, Any], dry_run: bool
+) -> None:
+    def read(_: Progress) -> None:
+        pytest.fail("something was read")
+
+    with pytest.raises(errors.InvalidArgument):
+        store.create(source, **wrong, dry_run=dry_run, progress=read)
+    with pytest.raises(errors.InvalidArgument):  # not that the archive is missing
+        store.import_tar(tmp_path / "nowhere.tar", **wrong, dry_run=dry_run)
 
 
 def test_a_text_where_a_list_is_meant_is_not_taken_letter_by_letter(
