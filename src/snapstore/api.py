@@ -360,6 +360,14 @@ class Store:
         """
         return listing.unreadable(self._repository)
 
+    def passed_over(self, ref: str) -> list[Snapshot]:
+        """Snapshots of which so little can be read that `ref`, a `REF` or `REF:PATH`, does not
+        count them, and which it might mean otherwise: those that may be newer than the one it
+        means. None for a name or an id: the label is kept by itself, so a name leads to its
+        snapshot, whatever became of it.
+        """
+        return listing.passed_over(self._repository, ref)
+
     def get(self, ref: str) -> Snapshot:
         """The snapshot that `ref` names: `latest`; a name, of which it is the newest; an id or 4 or
         more digits of its beginning; `@TIME`, the newest from before a time (`@2026-11-01`,

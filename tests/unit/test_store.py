@@ -778,7 +778,10 @@ def test_a_snapshot_that_cannot_be_read_is_shown_and_spares_the_others(
     path.write_bytes(b"nonsense")
     assert {s.id: s.status for s in store.snapshots()} == {bad.id: "damaged", good.id: "ready"}
     assert store.restore(good.id, target=tmp_path / "out").success
+    assert store.get("bad").id == bad.id
+    assert store.get("latest") == good
     for use in (
+        lambda: store.restore("bad", target=tmp_path / "out2"),
         lambda: store.restore(bad.id, target=tmp_path / "out2"),
         lambda: list(store.ls(bad.id)),
         lambda: list(store.read(bad.id, "a")),

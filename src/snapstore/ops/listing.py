@@ -69,6 +69,13 @@ def resolve(repository: Repository, reference: str) -> tuple[Snapshot, bytes | N
     )
 
 
+def passed_over(repository: Repository, reference: str) -> list[Snapshot]:
+    """Snapshots that cannot be read, and that a reference might mean if they could."""
+    if not references.counts(reference):
+        return []
+    return references.passed_over(reference, repository.catalog.snapshots(), repository.host)
+
+
 def ls(
     repository: Repository, snapshot: Snapshot, path: bytes, *, recursive: bool
 ) -> Iterator[ListedEntry]:
