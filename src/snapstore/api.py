@@ -57,7 +57,8 @@ def init(
     chunk_bytes: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Store:
-    """Makes a store at `path`, which must be missing or an empty directory, and opens it.
+    """Makes a store at `path`, which must be missing or an empty directory, and opens it. When that
+    fails, nothing is left.
 
     `compression`: fast, default, small or none, the default of its creates. `block_bytes`: how much
     is compressed as one (64 KiB to 4 MiB); `chunk_bytes`: average size of what is kept once (a

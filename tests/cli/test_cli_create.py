@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,14 @@ def test_default_store(snap: Snap, files: Path) -> None:
     assert len(snap("list", SNAP_STORE=None).stdout.splitlines()) == 3
     said = snap("-v", "list", SNAP_STORE=None).stderr.decode()
     assert said.replace(str(snap.home), "~") == f"snap: using your own store, {own}\n"
+
+
+def test_several_first_creates_at_once(snap: Snap, files: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda _: snap("create", files, SNAP_STORE=None), range(4)))
+    assert [run.status for run in runs] == [0] * 4, [str(run) for run in runs]
+    assert sum(b"made a store" in run.stderr for run in runs) == 1
+    assert len(snap("list", SNAP_STORE=None).stdout.splitlines()) == 5
 
 
 def test_default_store_follows_xdg(snap: Snap, files: Path) -> None:

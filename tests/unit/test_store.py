@@ -86,6 +86,63 @@ def test_init_only_where_nothing_is(tmp_path: Path, place: Path) -> None:
             snapstore.init(path)
 
 
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_an_init_that_fails_leaves_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    for there in (False, True):
+        for step in ("fsync", "link"):
+            monkeypatch.setattr(os, step, fail)
+            with pytest.raises((errors.NoSpace, KeyboardInterrupt)):
+                snapstore.init(place)
+            monkeypatch.undo()
+            assert place.exists() == there
+            assert not there or os.listdir(place) == []
+        place.mkdir(exist_ok=True)
+    snapstore.init(place).close()
+
+
+def test_an_init_that_was_killed_is_done_again(place: Path) -> None:
+    for name in ("data", "tmp", "snap"):
+        (place / name).mkdir(parents=True)
+    (place / "tmp" / ("ab" * 16)).write_bytes(b"half a config")
+    with pytest.raises(errors.StoreNotFound):
+        snapstore.open(place)
+    (place / "data" / "mine").touch()
+    with pytest.raises(errors.StoreExists):
+        snapstore.init(place)
+    with pytest.raises(errors.NotAStore):
+        snapstore.open(place)
+    (place / "data" / "mine").unlink()
+    snapstore.init(place).close()
+    assert len(os.listdir(place)) == 12
+
+
+def test_of_several_inits_at_once_one_makes_the_store(place: Path, source: Path) -> None:
+    done: list[object] = []
+
+    def make() -> None:
+        try:
+            done.append(snapstore.init(place))
+        except errors.StoreExists as error:
+            done.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (store,) = (one for one in done if isinstance(one, Store))
+    assert len(done) == 8
+    assert store.create(source).snapshot is not None
+    store.close()
+    with snapstore.open(place) as store:
+        assert len(store.snapshots()) == 1
+
+
 def test_open_what_is_no_store(tmp_path: Path, store: Store) -> None:
     for path in (tmp_path / "nowhere", tmp_path / "no" / "where"):
         with pytest.raises(errors.StoreNotFound):

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from snapstore.base.errors import StoreNotFound
+from snapstore.base.errors import StoreExists, StoreNotFound
 from snapstore.cli import render
 from snapstore.cli.settings import Settings
 
@@ -42,13 +42,23 @@ def open_or_make_store(settings: Settings) -> "Store":
     """As `open_store` for writing, but makes the user's own store when none is named and there is
     none yet.
     """
-    own = default_store()
-    if named_store(settings) is not None or own.exists():
+    try:
         return open_store(settings, "rw")
+    except StoreNotFound:
+        if named_store(settings) is not None:
+            raise
+    return _make_own(settings)
+
+
+def _make_own(settings: Settings) -> "Store":
     from snapstore import api
 
+    own = default_store()
     own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = api.init(own, cache_dir=cache_directory())
+    try:
+        made = api.init(own, cache_dir=cache_directory())
+    except StoreExists:  # another first create was faster
+        return open_store(settings, "rw")
     if not settings.quiet:
         render.note(f"snap: made a store of your own, {render.name(str(own))}")
     return made
