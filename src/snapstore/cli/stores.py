@@ -1,6 +1,7 @@
 """Which store a command means, and opening it."""
 
 import os
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,8 @@ from snapstore.cli import render
 from snapstore.cli.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from snapstore import Store
 
 
@@ -38,16 +41,26 @@ def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
     return _open(own, mode)
 
 
-def open_or_make_store(settings: Settings) -> "Store":
+def open_or_make_store(settings: Settings, *, dry_run: bool) -> "AbstractContextManager[Store]":
     """As `open_store` for writing, but makes the user's own store when none is named and there is
-    none yet.
+    none yet; for a dry run one that is gone after the block.
     """
     try:
         return open_store(settings, "rw")
     except StoreNotFound:
         if named_store(settings) is not None:
             raise
-    return _make_own(settings)
+    return _passing_store() if dry_run else _make_own(settings)
+
+
+@contextmanager
+def _passing_store() -> "Iterator[Store]":
+    from tempfile import TemporaryDirectory
+
+    from snapstore import api
+
+    with TemporaryDirectory(prefix="snap-dry-run-") as place, api.init(place) as store:
+        yield store
 
 
 def _make_own(settings: Settings) -> "Store":
