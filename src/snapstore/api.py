@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import snapstore
+from snapstore.base.arguments import several
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
 from snapstore.base.units import duration_s
 from snapstore.model import times
@@ -56,7 +57,8 @@ def init(
     chunk_bytes: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Store:
-    """Makes a store at `path`, which must be missing or an empty directory, and opens it.
+    """Makes a store at `path`, which must be missing or an empty directory, and opens it. When that
+    fails, nothing is left.
 
     `compression`: fast, default, small or none, the default of its creates. `block_bytes`: how much
     is compressed as one (64 KiB to 4 MiB); `chunk_bytes`: average size of what is kept once (a
@@ -87,7 +89,7 @@ def open(
     medium cannot be written (`Store.writable`). `cache_dir`: where what is derived goes when it
     cannot be in the store (network file system, read-only medium, writable by others); without it,
     such an index is temporary. `password`: bytes or a function that gives them, for a sealed store.
-    Raises StoreNotFound, NotAStore, StoreTooNew, WrongPassword, StorageError.
+    Raises StoreNotFound, NotAStore, StoreTooNew, WrongPassword, OperationDenied, StorageError.
     """
     if mode not in ("r", "rw"):
         raise InvalidArgument(f"a store cannot be opened in the mode {mode!r}")
@@ -211,16 +213,16 @@ class Store:
         plan = creating.plan(
             repository,
             paths,
-            images=images,
-            streams=streams,
+            images=several("images", images),
+            streams=several("streams", streams),
             source=source,
             host=host,
-            listed=listed,
+            listed=several("listed", listed),
             selection=selection,
             created_by=created_by,
             name=name,
             description=description,
-            tags=tags,
+            tags=several("tags", tags),
             metadata=metadata,
             kind=kind,
             tool=TOOL,
@@ -274,7 +276,7 @@ class Store:
             file,
             root=root,
             name=name,
-            tags=tags,
+            tags=several("tags", tags),
             description=description,
             metadata=metadata,
             source=source,
@@ -305,7 +307,8 @@ class Store:
         """
         from snapstore.ops import create as creating
 
-        return creating.explain(self._repository, path, [*paths, *images], listed, selection)
+        roots = [*paths, *several("images", images)]
+        return creating.explain(self._repository, path, roots, several("listed", listed), selection)
 
     # Looking
 
@@ -357,6 +360,14 @@ class Store:
         `log`, `du` and `stats` leave out. `error` of each says why.
         """
         return listing.unreadable(self._repository)
+
+    def passed_over(self, ref: str) -> list[Snapshot]:
+        """Snapshots of which so little can be read that `ref`, a `REF` or `REF:PATH`, does not
+        count them, and which it might mean otherwise: those that may be newer than the one it
+        means. None for a name or an id: the label is kept by itself, so a name leads to its
+        snapshot, whatever became of it.
+        """
+        return listing.passed_over(self._repository, ref)
 
     def get(self, ref: str) -> Snapshot:
         """The snapshot that `ref` names: `latest`; a name, of which it is the newest; an id or 4 or
@@ -411,6 +422,7 @@ class Store:
     ) -> Iterator[Change]:
         """Differences between two snapshots, sorted by path, a directory before what is in it.
 
+        Roots that lie in each other and hold different things there come one after the other.
         Roots of the same path are compared; where each snapshot has one only, these, and paths are
         those of the new one. Either may be `REF:PATH`; `paths`: only these and what is below them.
         `ignore`: fields (`mode`, `owner`, `mtime`, `xattrs`, …) that make no difference. `renames`:
@@ -427,8 +439,8 @@ class Store:
             after,
             old_path=old_path,
             new_path=new_path,
-            paths=[os.fsencode(path) for path in paths],
-            ignore=ignore,
+            paths=[os.fsencode(path) for path in several("paths", paths)],
+            ignore=several("ignore", ignore),
             renames=renames,
         )
 
@@ -460,7 +472,7 @@ class Store:
             snapshot,
             within,
             os.fsencode(directory),
-            ignore=ignore,
+            ignore=several("ignore", ignore),
             content=content,
             all=all,
         )
@@ -498,7 +510,7 @@ class Store:
             smaller_than=smaller_than,
             newer_than=newer_than,
             older_than=older_than,
-            types=types,
+            types=several("types", types),
         )
 
     def log(
@@ -558,7 +570,7 @@ class Store:
             snapshot,
             os.fsencode(target),
             within=within,
-            paths=[os.fsencode(path) for path in paths],
+            paths=[os.fsencode(path) for path in several("paths", paths)],
             verify=verify,
             observer=progress,
         )

@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -239,6 +241,34 @@ def test_default_store(snap: Snap, files: Path) -> None:
     assert len(snap("list", SNAP_STORE=None).stdout.splitlines()) == 3
     said = snap("-v", "list", SNAP_STORE=None).stderr.decode()
     assert said.replace(str(snap.home), "~") == f"snap: using your own store, {own}\n"
+
+
+def test_no_store_is_made_for_a_dry_run(snap: Snap, files: Path) -> None:
+    data, temporary = str(snap.home / "data"), snap.home / "tmp"
+    temporary.mkdir()
+    none = {"SNAP_STORE": None, "XDG_DATA_HOME": data, "TMPDIR": str(temporary)}
+    run = snap("create", files, "-n", **none)
+    assert (run.status, run.stderr) == (0, b"")
+    assert "would add    100 KiB, " in str(run)
+    explained = snap(
+        "create", files, "-n", "--exclude", "*.bin", "--explain", "files/data.bin", **none
+    )
+    assert str(explained) == "out  ~/files/data.bin: --exclude '*.bin'\n"
+    subprocess.run(["tar", "-cf", snap.home / "x.tar", "files"], cwd=snap.home, check=True)
+    assert snap("import-tar", "x.tar", "-n", **none).status == 0
+    assert snap("create", "--files-from", "nowhere", **none).status == 1
+    assert not os.path.exists(data)
+    assert list(temporary.iterdir()) == []
+    named = snap("create", files, "-n", SNAP_STORE="nowhere")
+    assert (named.status, (snap.home / "nowhere").exists()) == (10, False)
+
+
+def test_several_first_creates_at_once(snap: Snap, files: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda _: snap("create", files, SNAP_STORE=None), range(4)))
+    assert [run.status for run in runs] == [0] * 4, [str(run) for run in runs]
+    assert sum(b"made a store" in run.stderr for run in runs) == 1
+    assert len(snap("list", SNAP_STORE=None).stdout.splitlines()) == 5
 
 
 def test_default_store_follows_xdg(snap: Snap, files: Path) -> None:

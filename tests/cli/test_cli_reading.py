@@ -318,6 +318,75 @@ def test_nothing_is_left_out_of_what_is_named(half_damaged: tuple[Snap, str]) ->
     assert snap("find", "more", id).status == 5
 
 
+@pytest.fixture
+def newest_damaged(changed: Snap) -> tuple[Snap, str]:
+    """The command with a newest snapshot, `second`, that cannot be read any more, and its id."""
+    id = json.loads(changed("show", "second", "--json").stdout)["snapshot"]["id"]
+    record = changed.store / "snap" / id
+    record.chmod(0o600)
+    record.write_bytes(b"nonsense")
+    return changed, id
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "latest"],
+        ["ls", "latest:docs"],
+        ["cat", "latest:docs/note.txt"],
+        ["diff", "latest", "@now"],
+        ["find", "note.txt", "latest"],
+        ["restore", "latest", "--target", "out"],
+        ["export", "@now", "-o", "out.tar"],
+        ["check", "latest"],
+    ],
+)
+def test_what_a_reference_passes_over_is_told(
+    newest_damaged: tuple[Snap, str], arguments: list[str]
+) -> None:
+    snap, id = newest_damaged
+    run = snap(*arguments)
+    warning, line = run.stderr.decode().splitlines()[:2]
+    assert warning.endswith(": 1 snapshot passed over that cannot be read"), run
+    assert (line.split()[0], run.status) == (f"{id[:8]}:", 0)
+    if arguments[0] not in ("cat", "restore", "export"):
+        assert snap(*arguments, "--json").stderr == run.stderr
+    named = [word.replace("latest", "first").replace("@now", "first") for word in arguments]
+    assert b"passed over" not in snap(*named).stderr
+
+
+def test_what_is_passed_over_may_be_why_nothing_is_found(newest_damaged: tuple[Snap, str]) -> None:
+    snap, _ = newest_damaged
+    run = snap("ls", "latest~1")
+    assert (run.status, "latest~1: 1 snapshot passed over" in str(run)) == (13, True)
+    run = snap("ls", "latest~1", "--json")
+    assert json.loads(run.stderr)["error"]["kind"] == "snapshot-not-found"
+
+
+def test_a_name_leads_to_what_is_damaged(newest_damaged: tuple[Snap, str], files: Path) -> None:
+    snap, id = newest_damaged
+    for arguments in (["ls", "second"], ["restore", "second", "--target", "out"]):
+        assert snap(*arguments).status == 5
+    shown = snap("show", "second").stdout.decode()
+    assert id in shown and "name         second\n" in shown
+    assert " second " in snap("list", "--name", "second").stdout.decode()
+    assert snap("list", "--name", "second").status == 0
+
+
+def test_a_filtered_list_says_of_what_it_cannot_tell(
+    newest_damaged: tuple[Snap, str], files: Path
+) -> None:
+    snap, id = newest_damaged
+    run = snap("list", "--path", files)
+    assert (b"first" in run.stdout, run.status) == (True, 3)
+    assert "1 snapshot left out that cannot be read" in str(run)
+    run = snap("list", "--path", files, "--json")
+    assert [one["snapshot"] for one in json.loads(run.stdout)["left_out"]] == [id]
+    assert (run.stderr, run.status) == (b"", 3)
+    run = snap("list", "--since", "now-1d")  # of the time, the label tells
+    assert (id[:8].encode() in run.stdout, run.status) == (True, 0)
+
+
 # log
 
 

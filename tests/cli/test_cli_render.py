@@ -1,6 +1,7 @@
 """How names, sizes, times and tables look."""
 
 import subprocess
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -71,6 +72,23 @@ def test_sizes(count: int, shown: str) -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert render.duration(seconds) == shown
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT+12", "Etc/GMT-14"])
+def test_times_that_no_calendar_has(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert render.second(0).startswith(("1969-12-31 ", "1970-01-01 "))
+        for seconds in (-(1 << 62), 1 << 40, 1 << 62):
+            assert render.second(seconds) == f"@{seconds}"
+        for year in (1, 9999):  # near the end another zone's time may be beyond it
+            for month, day in ((1, 1), (12, 31)):
+                moment = datetime(year, month, day, 12, tzinfo=UTC)
+                assert render.second(int(moment.timestamp()))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_amounts() -> None:

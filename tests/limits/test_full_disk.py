@@ -97,6 +97,7 @@ def test_full_while_making_a_store(quick_path: Path, require: Callable[..., None
         (place / "ballast").write_bytes(b"x" * 4_096)
         ended = snap("init", place / "store")
         assert (ended.status, ended.error) == (1, "no-space"), ended
+        assert os.listdir(place) == ["ballast"]
 
 
 def test_full_while_restoring(quick_path: Path, disk: Path, source: Path) -> None:

@@ -319,6 +319,61 @@ def test_missing_roots_of_several_are_removed(store: Store, tmp_path: Path) -> N
     assert (stat.added, stat.added_bytes, stat.changes) == (2, 10, 2)
 
 
+def changes(store: Store, old: str, new: str, top: Path, *paths: str) -> list[tuple[str, str]]:
+    """Kind and path, below `top`, of each difference."""
+    chosen = [top / path if path.startswith("./") else path for path in paths]
+    found = store.diff(old, new, paths=chosen, ignore=["mtime"], renames=False)
+    return [(one.kind, os.path.relpath(os.fsdecode(one.path), top)) for one in found]
+
+
+def test_paths_that_overlap_are_compared_once_and_in_order(store: Store, tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    grow(top, "a/sub/x", "a-b/y", "z")
+    old = taken(store, top)
+    for name in ("a/sub/x", "a-b/y", "z"):
+        (top / name).write_text("other")
+    new = taken(store, top)
+    everything = [("content", "a/sub/x"), ("content", "a-b/y"), ("content", "z")]
+    assert changes(store, old, new, top) == everything
+    for paths in (
+        ["./z", "./a-b", "./a/sub", "./a"],
+        ["./z", "z/", "a-b", "./a/./sub", "a//sub/", "./a"],
+        ["./.", "./a", "a/sub/x"],
+    ):
+        assert changes(store, old, new, top, *paths) == everything, paths
+    with pytest.raises(snapstore.PathNotFound):
+        changes(store, old, new, top, "./a", "./a/nowhere")
+
+
+def test_roots_in_roots_are_compared_once(store: Store, tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    grow(top, "a/x", "a/sub/y", "a-b/z")
+    roots = (top / "a-b", top / "a" / "sub", top / "a")
+    one, several = taken(store, top / "a"), taken(store, *roots)
+    (top / "a" / "sub" / "y").write_text("other")
+    (top / "a-b" / "z").write_text("other")
+    later_one, later = taken(store, top / "a"), taken(store, *roots)
+    assert changes(store, several, later, top) == [("content", "a/sub/y"), ("content", "a-b/z")]
+    # What is a root of its own in one of them alone, is in another root of the other.
+    added = [("added", "a-b"), ("added", "a-b/z")]
+    assert changes(store, one, later, top) == [("content", "a/sub/y"), *added]
+    removed = [("removed", "a-b"), ("removed", "a-b/z")]
+    assert changes(store, several, later_one, top) == [("content", "a/sub/y"), *removed]
+
+
+def test_roots_in_roots_that_hold_something_else_are_compared_by_themselves(
+    store: Store, tmp_path: Path
+) -> None:
+    top = tmp_path / "top"
+    grow(top, "sub/y", "x")
+    rules = {"exclude": ["/sub/y"]}  # counts from each root
+    old = taken(store, top, top / "sub", **rules)
+    for name in ("sub/y", "x"):
+        (top / name).write_text("other")
+    new = taken(store, top, top / "sub", **rules)
+    assert changes(store, old, new, top) == [("content", "x"), ("content", "sub/y")]
+
+
 def test_unknown_names_are_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     ref = taken(store, tmp_path / "file")

@@ -1,6 +1,7 @@
 """The catalog: what is kept of snapshots counts only while the objects are those that were read."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,21 @@ def test_a_damaged_label_costs_only_itself(store: Store) -> None:
     wrong = Versioned(first.id, 2, "0" * 8, "label")
     (store.path / wrong.name).write_bytes(b"nonsense")
     assert next(s for s in another(store).snapshots() if s.id == first.id).name == first.name
+
+
+def test_a_damaged_snapshot_keeps_its_label(store: Store) -> None:
+    first = store.snapshots()[0]
+    path = store.path / "snap" / first.id
+    path.chmod(0o600)
+    path.write_bytes(b"nonsense")
+    for fresh in (False, True):
+        found = {s.id: s for s in another(store).snapshots(fresh=fresh)}[first.id]
+        assert (found.status, found.name, found.tags) == ("damaged", first.name, ("t",))
+        assert 0 < found.time_ns <= time.time_ns()
+    for label in (store.path / "label").glob(f"{first.id}*"):
+        label.unlink()
+    found = {s.id: s for s in another(store).snapshots()}[first.id]
+    assert (found.status, found.name, found.time_ns) == ("damaged", None, 0)
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])

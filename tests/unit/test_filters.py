@@ -79,6 +79,7 @@ def test_filters(wanted: dict[str, object], found: list[Snapshot]) -> None:
         {"until": "2026-02-30"},
         {"larger_than": "much"},
         {"smaller_than": -1},
+        {"kind": "usre"},
     ],
 )
 def test_what_has_no_meaning_is_said_to_have_none(wanted: dict[str, object]) -> None:

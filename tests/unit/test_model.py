@@ -327,13 +327,15 @@ def test_any_time_can_be_shown() -> None:
 
 
 def test_a_snapshot_that_cannot_be_read_stays_visible_but_gives_nothing() -> None:
-    damaged = snapshot.damaged("ab" * 32, StorageError("no"))
-    assert damaged.status == "damaged"
+    label = Label("n", "text", ("t",), {"k": 1}, 7)
+    damaged = snapshot.damaged("ab" * 32, StorageError("no"), label)
+    assert (damaged.status, damaged.name, damaged.tags) == ("damaged", "n", ("t",))
+    assert (damaged.description, damaged.metadata, damaged.time_ns) == ("text", {"k": 1}, 7)
     json.dumps(damaged.to_dict())
     with pytest.raises(DamagedObject, match="no"):
         snapshot.require_ready(damaged)
     with pytest.raises(StoreTooNew):
-        snapshot.require_ready(snapshot.damaged("ab" * 32, StoreTooNew("later")))
+        snapshot.require_ready(snapshot.damaged("ab" * 32, StoreTooNew("later"), Label()))
 
 
 def test_needs_that_are_not_known() -> None:

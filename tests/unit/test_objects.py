@@ -131,11 +131,11 @@ def test_what_cannot_be_read_is_not_absent(
     monkeypatch.setattr("builtins.open", failing(code))
     monkeypatch.setattr(os, "listdir", failing(code))
     monkeypatch.setattr(os, "stat", failing(code))
-    for look in (lambda: objects.get(NAME), lambda: objects.list("snap/")):
-        with pytest.raises((StorageError, StoreReadOnly)):
-            look()
-    with pytest.raises((StorageError, StoreReadOnly)):
-        objects.size(NAME)
+    looks = (objects.get, objects.size, lambda _: objects.list("snap/"))
+    for look in looks:
+        with pytest.raises(StorageError) as caught:
+            look(NAME)
+        assert ("read by you" in str(caught.value.hint)) == (code == errno.EACCES)
 
 
 def test_short_writes_are_carried_on(
@@ -260,3 +260,27 @@ def test_only_what_dead_writers_left_is_cleaned_away(objects: LocalObjects) -> N
         assert sorted(left(objects)) == ["alive", "young"]
     objects.clean()
     assert left(objects) == ["young"]
+
+
+def test_what_cannot_be_cleaned_away_is_in_nobodys_way(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = time.time() - 3600
+    for name in ("a-locked", "b-closed", "d-dead"):
+        (objects.path / "tmp" / name).touch()
+    (objects.path / "tmp" / "c-directory").mkdir()
+    (objects.path / "tmp" / "c-link").symlink_to("d-dead")
+    for name in left(objects):
+        os.utime(objects.path / "tmp" / name, (old, old), follow_symlinks=False)
+    unlink, open_at_once = os.unlink, module.open_at_once
+
+    def refused(path: Path, *rest: Any) -> Any:
+        if path.name in ("a-locked", "b-closed"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return (open_at_once if rest else unlink)(path, *rest)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    objects.clean()
+    monkeypatch.setattr(module, "open_at_once", refused)
+    objects.clean()
+    assert sorted(left(objects)) == ["a-locked", "b-closed", "c-directory", "c-link"]

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapstore.base.errors import AmbiguousReference, InvalidArgument, SnapshotNotFound
+from snapstore.base.errors import (
+    AmbiguousReference,
+    DamagedObject,
+    InvalidArgument,
+    SnapshotNotFound,
+)
 from snapstore.model import references, snapshot, times
 from snapstore.model.snapshot import Label, Snapshot
 
@@ -141,6 +146,51 @@ def test_steps_beyond_the_end_say_how_many_there_are() -> None:
 def test_an_ambiguous_id_stays_ambiguous_with_steps() -> None:
     with pytest.raises(AmbiguousReference):
         find("aaaa~1")
+
+
+def damaged(id: str, at: str | None, name: str | None = None) -> Snapshot:
+    """One of which there is but the label; without a time, not even that."""
+    time_ns = times.time_ns(at + "+00:00") if at else 0
+    label = Label(name=name, time_ns=time_ns)
+    return snapshot.damaged(id.ljust(64, "0"), DamagedObject("no record"), label)
+
+
+def test_a_name_leads_to_its_newest_snapshot_whatever_became_of_it() -> None:
+    some = [*ALL, damaged("9999", "2026-11-09T00:00", "nightly")]
+    assert references.resolve("nightly", some, "here").id.startswith("9999")
+    assert references.resolve("nightly~2", some, "here").id.startswith("aaaa2")
+
+
+@pytest.mark.parametrize(
+    ("reference", "ids"),
+    [
+        ("latest", ["9999", "7777"]),
+        ("latest:/etc", ["9999", "7777"]),
+        ("latest~1", ["9999", "8888", "7777"]),
+        ("@2026-11-07T12:00Z:/a~1", ["9999", "8888", "7777"]),
+        ("@2020-01-01", ["9999", "8888", "7777"]),  # there is none: they may be why
+        ("@2020-01-01:/etc", ["9999", "8888", "7777"]),
+        ("latest~99", ["9999", "8888", "7777"]),
+        ("nightly~2", ["9999", "8888", "7777"]),
+        ("nightly", []),
+        ("abcd", []),
+        ("nightly:/etc/a~1", []),
+        ("nobody", []),
+        ("latest-build", []),
+        ("", []),
+    ],
+)
+def test_what_references_pass_over(reference: str, ids: list[str]) -> None:
+    some = [
+        *ALL,
+        damaged("7777", None),
+        damaged("8888", "2026-11-07T12:00"),
+        damaged("9999", "2026-11-09T00:00"),
+    ]
+    found = references.passed_over(reference, some, "here")
+    assert [one.id[:4] for one in found] == ids
+    assert not references.passed_over(reference, ALL, "here")
+    assert references.counts(reference) or not ids
 
 
 @given(st.text(max_size=40) | st.from_regex(r"(latest|nightly|cccc|@2026)?[~:@0-9a-f/]{0,12}"))

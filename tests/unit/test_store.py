@@ -1,11 +1,13 @@
 """The library as it is called: stores, creates, listings, restores, checks."""
 
+import errno
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from snapstore import CreateResult, Progress, Store, Stream
 from snapstore.base import errors
 from snapstore.model import names
 from snapstore.model.config import Config
-from snapstore.repository import medium
+from snapstore.repository import medium, objects
 from snapstore.repository.open import Repository, new_id
 
 CHEAP = {"memory_kib": 8192, "passes": 1, "lanes": 1}
@@ -82,6 +84,63 @@ def test_init_only_where_nothing_is(tmp_path: Path, place: Path) -> None:
     for path in (place, tmp_path, tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(errors.StoreExists):
             snapstore.init(path)
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_an_init_that_fails_leaves_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    for there in (False, True):
+        for step in ("fsync", "link"):
+            monkeypatch.setattr(os, step, fail)
+            with pytest.raises((errors.NoSpace, KeyboardInterrupt)):
+                snapstore.init(place)
+            monkeypatch.undo()
+            assert place.exists() == there
+            assert not there or os.listdir(place) == []
+        place.mkdir(exist_ok=True)
+    snapstore.init(place).close()
+
+
+def test_an_init_that_was_killed_is_done_again(place: Path) -> None:
+    for name in ("data", "tmp", "snap"):
+        (place / name).mkdir(parents=True)
+    (place / "tmp" / ("ab" * 16)).write_bytes(b"half a config")
+    with pytest.raises(errors.StoreNotFound):
+        snapstore.open(place)
+    (place / "data" / "mine").touch()
+    with pytest.raises(errors.StoreExists):
+        snapstore.init(place)
+    with pytest.raises(errors.NotAStore):
+        snapstore.open(place)
+    (place / "data" / "mine").unlink()
+    snapstore.init(place).close()
+    assert len(os.listdir(place)) == 12
+
+
+def test_of_several_inits_at_once_one_makes_the_store(place: Path, source: Path) -> None:
+    done: list[object] = []
+
+    def make() -> None:
+        try:
+            done.append(snapstore.init(place))
+        except errors.StoreExists as error:
+            done.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (store,) = (one for one in done if isinstance(one, Store))
+    assert len(done) == 8
+    assert store.create(source).snapshot is not None
+    store.close()
+    with snapstore.open(place) as store:
+        assert len(store.snapshots()) == 1
 
 
 def test_open_what_is_no_store(tmp_path: Path, store: Store) -> None:
@@ -272,6 +331,7 @@ def test_what_makes_no_sense(store: Store, source: Path, tmp_path: Path) -> None
         lambda: store.create(streams=[Stream("a", command="true"), Stream("a", command="true")]),
         lambda: Stream("a"),
         lambda: store.snapshots(order="colour"),
+        lambda: store.snapshots(limit=-1),
     ):
         with pytest.raises(errors.InvalidArgument):
             wrong()
@@ -282,6 +342,59 @@ def test_what_makes_no_sense(store: Store, source: Path, tmp_path: Path) -> None
     with pytest.raises(errors.SourceUnreadable):
         store.create(source, exclude_files=[tmp_path / "nowhere"])
     assert store.snapshots() == []
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"created_by": {"type": "user"}},
+        {"created_by": {"type": "user", "id": 7}},
+        {"created_by": {"type": "user", "id": "me", "at": 1.5}},
+        {"metadata": {"k": 1 << 64}},
+        {"name": "\udcff"},
+        {"tags": ["\udcff"]},
+        {"description": "\udcff"},
+        {"source": "\udcff"},
+        {"host": "\udcff"},
+    ],
+)
+def test_what_cannot_be_recorded_is_said_before_anything_is_read(
+    store: Store, source: Path, tmp_path: Path, wrong: dict[str, Any], dry_run: bool
+) -> None:
+    def read(_: Progress) -> None:
+        pytest.fail("something was read")
+
+    with pytest.raises(errors.InvalidArgument):
+        store.create(source, **wrong, dry_run=dry_run, progress=read)
+    with pytest.raises(errors.InvalidArgument):  # not that the archive is missing
+        store.import_tar(tmp_path / "nowhere.tar", **wrong, dry_run=dry_run)
+
+
+def test_a_text_where_a_list_is_meant_is_not_taken_letter_by_letter(
+    store: Store, source: Path, tmp_path: Path
+) -> None:
+    store.create(source)
+    calls: dict[str, Callable[..., object]] = {
+        "exclude": lambda **one: store.create(source, **one),
+        "exclude_files": lambda **one: store.create(source, **one),
+        "exclude_if_present": lambda **one: store.explain(source, source, **one),
+        "tags": lambda **one: store.create(source, **one),
+        "images": lambda **one: store.create(source, **one),
+        "listed": lambda **one: store.create(source, **one),
+        "paths": lambda **one: store.restore("latest", target=tmp_path / "out", **one),
+        "ignore": lambda **one: store.diff("latest", "latest", **one),
+        "types": lambda **one: store.find("*", **one),
+    }
+    for name, call in calls.items():
+        for alone in ("a", b"a", Path("a")):
+            with pytest.raises(errors.InvalidArgument, match=f"{name} takes a list"):
+                call(**{name: alone})
+    with pytest.raises(errors.InvalidArgument, match="tags takes a list"):
+        store.import_tar(tmp_path / "x.tar", tags="a")
+    with pytest.raises(errors.InvalidArgument, match="paths takes a list"):
+        store.diff("latest", "latest", paths=os.fspath(source))
+    assert len(store.snapshots()) == 1
 
 
 def test_excludes(store: Store, source: Path, tmp_path: Path) -> None:
@@ -722,7 +835,10 @@ def test_a_snapshot_that_cannot_be_read_is_shown_and_spares_the_others(
     path.write_bytes(b"nonsense")
     assert {s.id: s.status for s in store.snapshots()} == {bad.id: "damaged", good.id: "ready"}
     assert store.restore(good.id, target=tmp_path / "out").success
+    assert store.get("bad").id == bad.id
+    assert store.get("latest") == good
     for use in (
+        lambda: store.restore("bad", target=tmp_path / "out2"),
         lambda: store.restore(bad.id, target=tmp_path / "out2"),
         lambda: list(store.ls(bad.id)),
         lambda: list(store.read(bad.id, "a")),
@@ -731,6 +847,44 @@ def test_a_snapshot_that_cannot_be_read_is_shown_and_spares_the_others(
             use()
     report = store.check()
     assert [(p.kind, p.affected) for p in report.problems] == [("snapshot", ((bad.id, b""),))]
+
+
+def test_an_object_that_may_not_be_read_costs_only_itself(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is damaged; root, as whom tests may run, may read everything."""
+    closed, good = (made(store.create(source, name=name)) for name in ("closed", "good"))
+    open_at_once = objects.open_at_once
+    refs = [path.name for path in (store.path / "refs").glob(f"{good.id}*")]
+    lease = store.path / "sess" / ("01" + "a" * 24 + "-0000")
+    lease.touch()
+
+    def refused(path: str | os.PathLike[str], flags: int) -> int:
+        if os.path.basename(path) in (closed.id, lease.name, *refs):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open_at_once(path, flags)
+
+    monkeypatch.setattr(objects, "open_at_once", refused)
+    store.path.joinpath("local", "catalog").unlink(missing_ok=True)
+    with snapstore.open(store.path) as store:
+        assert {s.id: s.status for s in store.snapshots()} == {
+            closed.id: "damaged",
+            good.id: "ready",
+        }
+        assert store.get("good") == good
+        assert [p.name for p in store.check().problems] == [f"snap/{closed.id}", f"refs/{good.id}"]
+        assert made(store.create(source)).parents == (good.id,)
+
+
+def test_a_store_that_may_not_be_read_is_not_opened(
+    place: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str | os.PathLike[str], flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("snapstore.repository.open.open_at_once", refused)
+    with pytest.raises(errors.OperationDenied, match="cannot read"):
+        snapstore.open(place)
 
 
 # Sealed stores

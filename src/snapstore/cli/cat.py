@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from snapstore.cli import left_out
 from snapstore.cli.errors import Usage
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
@@ -26,7 +27,7 @@ def command(settings: Settings, /, refs: tuple[str, ...]) -> None:
     """
     if settings.json:
         raise Usage("cat prints files, which are no JSON", "ls --json tells about them")
-    with open_store(settings, "r") as store:
+    with open_store(settings, "r") as store, left_out.passed_over(store, settings, *refs):
         sys.stdout.flush()
         for ref in refs:
             for piece in store.read(ref):

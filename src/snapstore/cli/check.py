@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import errors, render
+from snapstore.cli import errors, left_out, render
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import HelpMixin, Settings, declare
 from snapstore.cli.stores import open_store
@@ -53,7 +53,11 @@ def command(
     Without REF, everything; else what those snapshots need. Without --read-data, that all trees can
     be read and that every pack is there and knows its contents. Exit status 5 means damage.
     """
-    with open_store(settings, "r") as store, reporter(settings) as progress:
+    with (
+        open_store(settings, "r") as store,
+        left_out.passed_over(store, settings, *refs),
+        reporter(settings) as progress,
+    ):
         report = store.check(
             *refs, read_data=read_data or False, time_limit=time_limit, progress=progress
         )

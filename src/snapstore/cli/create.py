@@ -184,8 +184,9 @@ def command(
         raise Usage("--explain takes no snapshot", "give it together with --dry-run")
     selecting.warn_of_absolute(selection, paths)
     with ExitStack() as stack:
-        store = stack.enter_context(open_or_make_store(settings))
         listed = selecting.listed(lists)
+        opened = open_or_make_store(settings, dry_run=options["dry_run"])
+        store = stack.enter_context(opened)
         if asked:
             explained = [
                 store.explain(one, *paths, images=images, listed=listed, **selection)

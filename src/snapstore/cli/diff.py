@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapstore.base.errors import SnapshotNotFound
-from snapstore.cli import errors, render
+from snapstore.cli import errors, left_out, render
 from snapstore.cli.errors import Usage
 from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
@@ -84,7 +84,8 @@ def command(
     """
     settings.failed = TROUBLE
     kinds: set[str] = set()
-    with open_store(settings, "r") as store:
+    refs = [ref for ref in (old, new) if not _is_path(ref)]
+    with open_store(settings, "r") as store, left_out.passed_over(store, settings, *refs):
         changes = _noted(_changes(store, old, new, paths, **options), kinds)
         if settings.json:
             _print_json(old, new, changes, listed=not stat)
@@ -118,7 +119,7 @@ def _changes(
 
 def _is_directory(store: "Store", name: str) -> bool:
     """Whether a name means something on disk: it must not name a snapshot."""
-    if name.startswith((".", "/")):
+    if _is_path(name):
         return True
     try:
         store.resolve(name)
@@ -127,6 +128,10 @@ def _is_directory(store: "Store", name: str) -> bool:
             return True
         raise
     return False
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/"))
 
 
 def _noted(changes: "Iterable[Change]", kinds: set[str]) -> "Iterator[Change]":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import errors, render
+from snapstore.cli import errors, left_out, render
 from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
@@ -51,7 +51,11 @@ def command(settings: Settings, /, ref: str, output: str, format: str) -> int:
         )
     sys.stdout.flush()
     file = sys.stdout.fileno() if to_stdout else output
-    with open_store(settings, "r") as store, reporter(settings) as progress:
+    with (
+        open_store(settings, "r") as store,
+        left_out.passed_over(store, settings, ref),
+        reporter(settings) as progress,
+    ):
         result = store.export(ref, file, format=format, progress=progress)
     if settings.json:
         render.document(result.to_dict())
@@ -59,8 +63,8 @@ def command(settings: Settings, /, ref: str, output: str, format: str) -> int:
         _print(result, output)
     if not result.left_out_count:
         return errors.OK
-    left_out = render.amount(result.left_out_count, "entry", "entries")
-    render.warning(f"{left_out} left out: a {format} archive has no FIFOs and devices")
+    entries = render.amount(result.left_out_count, "entry", "entries")
+    render.warning(f"{entries} left out: a {format} archive has no FIFOs and devices")
     problems = ((path, "left out") for path in result.left_out)
     for line in render.grouped(problems, result.left_out_count, full=settings.verbose):
         render.note(line)

@@ -53,6 +53,7 @@ def command(
     with (
         open_store(settings, "r") as store,
         left_out.noted(store, settings, of_all=not refs) as missed,
+        left_out.passed_over(store, settings, *refs),
     ):
         found = store.find(pattern, *refs, **filters)
         if settings.json:

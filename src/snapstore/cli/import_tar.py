@@ -42,7 +42,8 @@ def command(
     """
     if file == "-" and sys.stdin.isatty():
         raise Usage("an archive is not read from a terminal", "name a file, or use a pipe")
-    with open_or_make_store(settings) as store, reporter(settings) as progress:
+    opened = open_or_make_store(settings, dry_run=options["dry_run"])
+    with opened as store, reporter(settings) as progress:
         result = store.import_tar(
             sys.stdin.fileno() if file == "-" else file,
             metadata=dict(metadata),

@@ -1,5 +1,5 @@
 """Left out: snapshots that cannot be read, which a command over all of them goes without, and says
-so.
+so; and those that a reference passes over.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,32 @@ def noted(
     try:
         yield left_out
     except SnapstoreError:
-        _warn(left_out, settings)
+        warn(left_out, settings)
         raise
-    _warn(left_out, settings)
+    warn(left_out, settings)
+
+
+@contextmanager
+def passed_over(store: "Store", settings: Settings, *refs: str) -> Iterator[None]:
+    """What the block prints is followed by a warning of snapshots that cannot be read, and that
+    `refs` might have meant; with --json not when it fails: stderr has but the error then.
+    """
+    try:
+        yield
+    except SnapstoreError:
+        if not settings.json:
+            _warn_of_passed_over(store, settings, refs)
+        raise
+    _warn_of_passed_over(store, settings, refs)
+
+
+def _warn_of_passed_over(store: "Store", settings: Settings, refs: Sequence[str]) -> None:
+    for ref in refs:
+        missed = store.passed_over(ref)
+        if missed:
+            count = render.amount(len(missed), "snapshot")
+            render.warning(f"{ref}: {count} passed over that cannot be read")
+            _list(missed, settings)
 
 
 def status(left_out: Sequence["Snapshot"]) -> int:
@@ -41,10 +64,14 @@ def as_json(left_out: Sequence["Snapshot"]) -> list[dict[str, Any]]:
     return [{"snapshot": snapshot.id, "error": snapshot.error} for snapshot in left_out]
 
 
-def _warn(left_out: Sequence["Snapshot"], settings: Settings) -> None:
-    if not left_out or settings.json:
-        return
-    render.warning(f"{render.amount(len(left_out), 'snapshot')} left out that cannot be read")
-    problems = [(one.short_id.encode(), one.error or "") for one in left_out]
+def warn(left_out: Sequence["Snapshot"], settings: Settings) -> None:
+    """Names them on stderr; JSON has them in it."""
+    if left_out and not settings.json:
+        render.warning(f"{render.amount(len(left_out), 'snapshot')} left out that cannot be read")
+        _list(left_out, settings)
+
+
+def _list(snapshots: Sequence["Snapshot"], settings: Settings) -> None:
+    problems = [(one.short_id.encode(), one.error or "") for one in snapshots]
     for line in render.grouped(problems, len(problems), full=settings.verbose):
         render.note(line)

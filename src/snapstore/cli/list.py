@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snapstore.cli import render
+from snapstore.cli import left_out, render
 from snapstore.cli.pager import paged
 from snapstore.cli.render import Column
 from snapstore.cli.settings import Settings, declare
@@ -14,7 +14,10 @@ from snapstore.cli.stores import open_store
 from snapstore.cli.values import PATH
 
 if TYPE_CHECKING:
-    from snapstore import Snapshot
+    from snapstore import Snapshot, Store
+
+# Filters for what stands in a snapshot's record; what others ask for stands in its label.
+_OF_RECORD = ("path", "host", "source", "since", "until", "larger_than", "smaller_than")
 
 # What `--sort` takes, and the order that it means: the newest and the largest first.
 _ORDERS = {
@@ -64,7 +67,7 @@ _ORDERS = {
 @click.pass_obj
 def command(
     settings: Settings, /, sort: str, reverse: bool, template: str | None, **options: Any
-) -> None:
+) -> int:
     """List snapshots, the newest first.
 
     A snapshot is listed when it passes every filter given; of one that is repeated, any value will
@@ -79,13 +82,24 @@ def command(
     filters["path"] = list(_paths(options["path"])) or None
     with open_store(settings, "r") as store:
         snapshots = store.snapshots(order=order, **{**filters, "all": options["all"]})
+        asked = any(filters[name] for name in _OF_RECORD)
+        missed = _missed(store, snapshots) if asked else []
     if settings.json:
-        render.document({"snapshots": [snapshot.to_dict() for snapshot in snapshots]})
+        found = [snapshot.to_dict() for snapshot in snapshots]
+        render.document({"snapshots": found, "left_out": left_out.as_json(missed)})
     elif snapshots:
         with paged(settings):
             show(snapshots)
     elif not settings.quiet:
         render.note("snap: no snapshots" + (" match" if any(filters.values()) else " yet"))
+    left_out.warn(missed, settings)
+    return left_out.status(missed)
+
+
+def _missed(store: "Store", listed: Sequence["Snapshot"]) -> list["Snapshot"]:
+    """Snapshots that are not listed, and of which nobody can tell whether they would pass."""
+    ids = {snapshot.id for snapshot in listed}
+    return [one for one in store.unreadable_snapshots() if not one.record and one.id not in ids]
 
 
 def _paths(given: Sequence[str]) -> Iterator[str]:

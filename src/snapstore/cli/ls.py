@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import render
+from snapstore.cli import left_out, render
 from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
@@ -32,7 +32,7 @@ def command(settings: Settings, /, ref: str, long: bool, recursive: bool) -> Non
     Without PATH, the paths that the snapshot took. Names are printed in full and, on a terminal,
     escaped as in the shell's $'…'; in a pipe, `snap ls` without -l prints them byte for byte.
     """
-    with open_store(settings, "r") as store:
+    with open_store(settings, "r") as store, left_out.passed_over(store, settings, ref):
         snapshot, path = store.resolve(ref)
         entries = store.ls(snapshot.id, path or b"", recursive=recursive)
         if settings.json:

@@ -79,6 +79,14 @@ def moment(time: datetime, *, seconds: bool = True) -> str:
     return f"{text[:-2]}:{text[-2:]}"
 
 
+def second(seconds: int) -> str:
+    """Local time of a moment in seconds since 1970; one that no calendar has as `@<seconds>`."""
+    try:
+        return moment(datetime.fromtimestamp(seconds, UTC))
+    except (ValueError, OverflowError, OSError):
+        return f"@{seconds}"
+
+
 def duration(seconds: float) -> str:
     """`0.25 s`, `2.5 s`, `12 s`, `3:05`, `2:03:05`."""
     if seconds < 0.95:
@@ -116,7 +124,7 @@ def entry_line(path: bytes, entry: "Entry", owners: dict[str, Any]) -> str:
     users, groups = owners.get("users", {}), owners.get("groups", {})
     user = plain(users.get(str(entry.uid), str(entry.uid)))
     group = plain(groups.get(str(entry.gid), str(entry.gid)))
-    time = moment(datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000, UTC))
+    time = second(entry.mtime_ns // 1_000_000_000)
     what = f"{entry.device[0]}, {entry.device[1]}" if entry.device else f"{entry.size}"
     facts = f"{mode(entry.type, entry.mode)} {user:<8} {group:<8} {what:>12} {time}"
     target = f" -> {name(entry.target)}" if entry.target is not None else ""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import errors, render
+from snapstore.cli import errors, left_out, render
 from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
@@ -43,7 +43,11 @@ def command(
             "where to? --target is missing",
             "name a new or empty directory; restoring in place is not in this version yet",
         )
-    with open_store(settings, "rw") as store, reporter(settings) as progress:
+    with (
+        open_store(settings, "rw") as store,
+        left_out.passed_over(store, settings, ref),
+        reporter(settings) as progress,
+    ):
         result = store.restore(
             ref,
             target=target,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snapstore.cli import render
+from snapstore.cli import left_out, render
 from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
@@ -31,7 +31,7 @@ def command(settings: Settings, /, ref: str) -> None:
     REF is `latest`, a name, the beginning of an id, or @TIME for the newest before a time; with ~1
     behind it, the one before that.
     """
-    with open_store(settings, "r") as store:
+    with open_store(settings, "r") as store, left_out.passed_over(store, settings, ref):
         snapshot = store.get(ref)
     if settings.json:
         render.document({"snapshot": snapshot.to_dict()})
@@ -44,17 +44,16 @@ def _rows(snapshot: "Snapshot") -> Iterator[tuple[str, str]]:
     yield "snapshot", snapshot.id
     if snapshot.status != "ready":
         yield "state", f"{snapshot.status}: {render.plain(snapshot.error or '')}"
-        if not snapshot.roots:
-            return  # the record itself could not be read
     yield "name", render.plain(snapshot.name or "")
+    if not snapshot.record:  # it could not be read: there is but the label
+        yield from _label(snapshot)
+        return
     yield "created", render.moment(snapshot.created_at)
     yield "host", render.plain(snapshot.host)
     yield "source", render.plain(snapshot.source)
     yield "kind", snapshot.kind
     yield "state", "partial: some files could not be read" if snapshot.partial else ""
-    yield "tags", render.plain(", ".join(snapshot.tags))
-    yield "description", render.plain(snapshot.description or "")
-    yield from _several("metadata", (f"{key}={value}" for key, value in snapshot.metadata.items()))
+    yield from _label(snapshot)
     yield from _several("parent", snapshot.parents)
     yield "size", render.size(snapshot.size_bytes)
     yield from _several("holds", (_root(root) for root in snapshot.roots))
@@ -62,6 +61,12 @@ def _rows(snapshot: "Snapshot") -> Iterator[tuple[str, str]]:
     yield "tool", render.plain(snapshot.tool)
     yield from _several("unreadable", _unreadable(snapshot))
     yield from _several("changed", (render.name(path) for path in snapshot.changed))
+
+
+def _label(snapshot: "Snapshot") -> Iterator[tuple[str, str]]:
+    yield "tags", render.plain(", ".join(snapshot.tags))
+    yield "description", render.plain(snapshot.description or "")
+    yield from _several("metadata", (f"{key}={value}" for key, value in snapshot.metadata.items()))
 
 
 def _several(label: str, values: "Iterator[str] | tuple[str, ...]") -> Iterator[tuple[str, str]]:

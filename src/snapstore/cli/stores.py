@@ -1,14 +1,17 @@
 """Which store a command means, and opening it."""
 
 import os
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from snapstore.base.errors import StoreNotFound
+from snapstore.base.errors import StoreExists, StoreNotFound
 from snapstore.cli import render
 from snapstore.cli.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from snapstore import Store
 
 
@@ -38,17 +41,37 @@ def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
     return _open(own, mode)
 
 
-def open_or_make_store(settings: Settings) -> "Store":
+def open_or_make_store(settings: Settings, *, dry_run: bool) -> "AbstractContextManager[Store]":
     """As `open_store` for writing, but makes the user's own store when none is named and there is
-    none yet.
+    none yet; for a dry run one that is gone after the block.
     """
-    own = default_store()
-    if named_store(settings) is not None or own.exists():
+    try:
         return open_store(settings, "rw")
+    except StoreNotFound:
+        if named_store(settings) is not None:
+            raise
+    return _passing_store() if dry_run else _make_own(settings)
+
+
+@contextmanager
+def _passing_store() -> "Iterator[Store]":
+    from tempfile import TemporaryDirectory
+
     from snapstore import api
 
+    with TemporaryDirectory(prefix="snap-dry-run-") as place, api.init(place) as store:
+        yield store
+
+
+def _make_own(settings: Settings) -> "Store":
+    from snapstore import api
+
+    own = default_store()
     own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = api.init(own, cache_dir=cache_directory())
+    try:
+        made = api.init(own, cache_dir=cache_directory())
+    except StoreExists:  # another first create was faster
+        return open_store(settings, "rw")
     if not settings.quiet:
         render.note(f"snap: made a store of your own, {render.name(str(own))}")
     return made

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from snapstore.base.errors import InvalidArgument
 from snapstore.base.units import Size, size_bytes
 from snapstore.model import times
-from snapstore.model.snapshot import Snapshot
+from snapstore.model.snapshot import KINDS, Snapshot
 
 Texts = str | Sequence[str] | None
 Path_ = str | bytes | os.PathLike[str]
@@ -26,7 +26,7 @@ class Filter:
     matches one of the snapshot's paths, `*` also across `/`. `since` is the first moment that
     counts, `until` the first that does not. `larger_than`, `smaller_than`: of
     `size_bytes`, both exclusive.
-    Raises InvalidArgument for globs, times and sizes that are none.
+    Raises InvalidArgument for globs, kinds, times and sizes that are none.
     """
 
     source: Texts = None
@@ -63,6 +63,10 @@ class Filter:
             took = _paths(self.path)
             yield lambda s: any(took(os.fsdecode(root.path)) for root in s.roots)
         if self.kind is not None:
+            if self.kind not in KINDS:
+                raise InvalidArgument(
+                    f"there is no kind {self.kind!r}", hint=f"one of {', '.join(KINDS)}"
+                )
             yield lambda s: s.kind == self.kind
         if self.partial is not None:
             yield lambda s: s.partial == self.partial

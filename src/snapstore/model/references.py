@@ -13,6 +13,7 @@ from snapstore.model import times
 from snapstore.model.snapshot import Snapshot
 
 _STEPS = re.compile(r"(.+)~(\d{1,6})", re.DOTALL)
+_COUNTING = re.compile(r"latest(?=[~:]|$)|@|.+~\d", re.DOTALL)
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _SHORT_PREFIX = re.compile(r"[0-9a-f]{1,3}")
 _SHOWN = 10
@@ -61,6 +62,30 @@ def split(reference: str, find: Callable[[str], Snapshot]) -> tuple[Snapshot, by
             return snapshot, path if at < len(reference) else None
         at = reference.rfind(":", 0, at)
     raise missing or _not_found("no snapshot answers to ''", "", _LIST)
+
+
+def counts(reference: str) -> bool:
+    """Whether a reference, with or without a path, may count snapshots: `latest`, `@TIME`, `~N`."""
+    return _COUNTING.match(reference) is not None
+
+
+def passed_over(reference: str, snapshots: Sequence[Snapshot], host: str) -> list[Snapshot]:
+    """Snapshots whose record cannot be read, and which `REF` or `REF:PATH` might mean if it could:
+    it counts snapshots, and they are not known to be older than the one it means.
+    """
+    asked = ""
+
+    def find(base: str) -> Snapshot:
+        nonlocal asked
+        asked = base
+        return resolve(base, snapshots, host)
+
+    try:
+        oldest_ns = split(reference, find)[0].time_ns
+    except (SnapshotNotFound, AmbiguousReference, InvalidArgument):
+        oldest_ns = 0
+    unread = [s for s in snapshots if not s.record] if counts(asked) else []
+    return [s for s in newest_first(unread) if s.time_ns > oldest_ns or not s.time_ns]
 
 
 def _line(base: str, snapshots: Sequence[Snapshot], host: str) -> list[Snapshot]:

@@ -59,12 +59,15 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The editable part of a snapshot, as its label objects add up."""
+    """The editable part of a snapshot, as its label objects add up. `time_ns`: when the first of
+    them was written, which is when the snapshot was begun; 0 when that cannot be read.
+    """
 
     name: str | None = None
     description: str | None = None
     tags: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class Snapshot:
     `partial`: some paths could not be read (`unreadable`, at most 10,000 of `unreadable_count`);
     `changed`: paths that changed while being read. `record` is the whole record, with keys that
     this version does not know. `status`: `ready`, or `damaged` or `too-new`, which its content
-    cannot be read of: `error` says why.
+    cannot be read of: `error` says why. Where not even the record can (it is empty then), there is
+    what the label says, `time_ns` included.
     """
 
     id: str
@@ -267,13 +271,15 @@ def _too_new(id: str, needs: tuple[str, ...]) -> str | None:
     return None
 
 
-def damaged(id: str, error: SnapstoreError) -> Snapshot:
-    """What stands for a snapshot that cannot be read, so that listings do not hide it."""
+def damaged(id: str, error: SnapstoreError, label: Label) -> Snapshot:
+    """What stands for a snapshot whose record cannot be read, so that neither listings nor
+    references to its name pass it over.
+    """
     return Snapshot(
         id=id,
         source="",
         host="",
-        time_ns=0,
+        time_ns=label.time_ns,
         kind="",
         parents=(),
         roots=(),
@@ -290,6 +296,10 @@ def damaged(id: str, error: SnapstoreError) -> Snapshot:
         owners={},
         needs=(),
         record={},
+        name=label.name,
+        description=label.description,
+        tags=label.tags,
+        metadata=label.metadata,
         status="too-new" if isinstance(error, StoreTooNew) else "damaged",
         error=str(error),
     )
@@ -343,8 +353,10 @@ def operations(record: dict[str, Any]) -> list[Any]:
     return take_list(record, "ops", list)
 
 
-def fold(operations: Iterable[Any]) -> Label:
-    """What the operations of all labels add up to. Those that are not known are ignored."""
+def fold(operations: Iterable[Any], time_ns: int = 0) -> Label:
+    """What the operations of all labels add up to, of which the first is of `time_ns`. Those that
+    are not known are ignored.
+    """
     fields: dict[str, str | None] = {"name": None, "description": None}
     tags: dict[str, None] = {}
     metadata: dict[str, Any] = {}
@@ -362,4 +374,4 @@ def fold(operations: Iterable[Any]) -> Label:
                 metadata[key] = value
             case _:
                 pass
-    return Label(fields["name"], fields["description"], tuple(sorted(tags)), metadata)
+    return Label(fields["name"], fields["description"], tuple(sorted(tags)), metadata, time_ns)

@@ -23,6 +23,7 @@ from snapstore.base.errors import (
 )
 from snapstore.base.progress import Observer
 from snapstore.index import DedupView
+from snapstore.model import canonical
 from snapstore.model import snapshot as records
 from snapstore.model.config import LEVELS, compression_name
 from snapstore.model.ids import new_ulid, ulid_bytes
@@ -143,7 +144,7 @@ def plan_of(
     if "" in tags:
         raise InvalidArgument("a tag cannot be empty", hint="without tags, give none")
     host = host or repository.host
-    return Plan(
+    plan = Plan(
         source=source or f"{host}:{','.join(sorted(map(bytestext.to_text, everything)))}",
         host=host,
         kind=kind,
@@ -151,6 +152,17 @@ def plan_of(
         created_by=dict(created_by or {"type": "user", "id": _user()}),
         **parts,
     )
+    _require_recordable(plan)
+    return plan
+
+
+def _require_recordable(plan: Plan) -> None:
+    """InvalidArgument for what cannot stand in a record: said before anything is read."""
+    by = plan.created_by.get("id")
+    if not isinstance(by, str):
+        raise InvalidArgument("created_by has no text 'id' that says who or what it is")
+    records.encode_label(plan.label, by, 0)
+    canonical.encode([plan.source, plan.host, plan.created_by])
 
 
 def _places(

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from snapstore import _native
 from snapstore.base.bytestext import to_text
@@ -28,7 +28,8 @@ def diff(
     ignore: Sequence[str],
     renames: bool,
 ) -> Iterator[Change]:
-    """Differences between two snapshots, or between a path in each; of `paths` only.
+    """Differences between two snapshots, or between a path in each; of `paths` only. What several
+    of these, or several roots, lead to is compared once.
 
     PathNotFound for a path that is in neither; InvalidArgument.
     """
@@ -45,6 +46,7 @@ def diff(
         if not before and not after:
             raise _not_found(path or old_path or new_path or b"", old, new)
         pairs += _pairs(before, after)
+    pairs = _apart(reader, pairs)
     return _changes(
         _native.TreeDiff(reader, pairs, ignore=_known_fields(ignore), renames=renames),
     )
@@ -154,10 +156,55 @@ def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[Pair]:
         return [(before[0], after[0])]
     old, new = dict(before), dict(after)
     pairs: list[Pair] = []
-    for path in sorted(old.keys() | new.keys()):
+    for path in old.keys() | new.keys():
         sides = [(path, side[path]) if path in side else None for side in (old, new)]
         pairs.append((sides[0], sides[1]))
     return pairs
+
+
+def _apart(reader: "_native.Reader", pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs in the order of their paths, a directory before what is in it; without those that
+    lie in another, which tells all that they would.
+    """
+    kept: list[Pair] = []
+    around: list[Pair] = []
+    for pair in sorted(pairs, key=lambda pair: _path(pair).split(b"/")):
+        while around and _below(_path(pair), _path(around[-1])) is None:
+            around.pop()
+        if not any(_tells(reader, other, pair) for other in around):
+            kept.append(pair)
+            around.append(pair)
+    return kept
+
+
+def _tells(reader: "_native.Reader", outer: Pair, inner: Pair) -> bool:
+    """Whether each side of a pair is held by that of another. One that is not there is: what the
+    other has in its place is what is there.
+    """
+    return all(
+        held is None or (holder is not None and _holds(reader, holder, held))
+        for holder, held in zip(outer, inner, strict=True)
+    )
+
+
+def _holds(reader: "_native.Reader", outer: Side, inner: Side) -> bool:
+    below = _below(inner[0], outer[0])
+    held = None if below is None else places.descend(reader, outer[1], below)
+    return held is not None and places.same(reader, held, inner[1])
+
+
+def _path(pair: Pair) -> bytes:
+    """The path under which differences are shown."""
+    old, new = pair
+    return (new or old or (b"",))[0]
+
+
+def _below(path: bytes, above: bytes) -> bytes | None:
+    """What is left of a path below another; empty when they are the same, None when it is not
+    there.
+    """
+    prefix = above.rstrip(b"/") + b"/"
+    return path[len(prefix) :] if path == above or path.startswith(prefix) else None
 
 
 def _changes(batches: "_native.TreeDiff | _native.DirectoryDiff") -> Iterator[Change]:

@@ -36,12 +36,15 @@ def snapshots(
     system and for safety are left out.
 
     `order`: created_at, name, source, host or size_bytes, with a minus for descending.
+    InvalidArgument.
     """
     key = _ORDERS.get(order.removeprefix("-"))
     if key is None:
         raise InvalidArgument(
             f"snapshots cannot be ordered by {order!r}", hint=f"one of {', '.join(_ORDERS)}"
         )
+    if limit is not None and limit < 0:
+        raise InvalidArgument(f"a limit cannot be {limit}")
     hidden = () if all or wanted.kind is not None else ("system", "safety")
     found = wanted.select(s for s in repository.catalog.snapshots() if s.kind not in hidden)
     found.sort(key=key, reverse=order.startswith("-"))
@@ -64,6 +67,13 @@ def resolve(repository: Repository, reference: str) -> tuple[Snapshot, bytes | N
     return references.split(
         reference, lambda name: references.resolve(name, found, repository.host)
     )
+
+
+def passed_over(repository: Repository, reference: str) -> list[Snapshot]:
+    """Snapshots that cannot be read, and that a reference might mean if they could."""
+    if not references.counts(reference):
+        return []
+    return references.passed_over(reference, repository.catalog.snapshots(), repository.host)
 
 
 def ls(

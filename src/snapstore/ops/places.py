@@ -10,6 +10,8 @@ from snapstore.base.bytestext import to_text
 from snapstore.base.errors import DamagedObject, PathNotFound
 from snapstore.model.snapshot import Root, Snapshot
 
+IN_PLACE_BYTES = 256
+"""A file of so many bytes may have its content in the tree, and no chunks."""
 _LOOKED_AT = 10_000
 """Names in a directory, for near ones."""
 
@@ -88,7 +90,13 @@ def _close(name: bytes, others: Iterable[bytes]) -> list[bytes]:
 
 def walk(reader: "_native.Reader", root: Root, below: bytes) -> "_native.Entry | None":
     """The entry at a path below a root, following no links."""
-    entry = reader.root(bytes.fromhex(root.id))
+    return descend(reader, reader.root(bytes.fromhex(root.id)), below)
+
+
+def descend(
+    reader: "_native.Reader", entry: "_native.Entry", below: bytes
+) -> "_native.Entry | None":
+    """The entry at a path below another, following no links."""
     for name in filter(None, below.split(b"/")):
         if entry.type != "directory":
             return None
@@ -97,6 +105,21 @@ def walk(reader: "_native.Reader", root: Root, below: bytes) -> "_native.Entry |
             return None
         entry = child
     return entry
+
+
+def same(reader: "_native.Reader", one: "_native.Entry", other: "_native.Entry") -> bool:
+    """Whether two entries, and all below them, differ in nothing but their names."""
+    return _what(reader, one) == _what(reader, other)
+
+
+def _what(reader: "_native.Reader", entry: "_native.Entry") -> list[object]:
+    """All that an entry is but its name; the node of a directory stands for what is in it."""
+    what: list[object] = [entry.type, entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size]
+    what += [entry.target, entry.device, entry.node, reader.xattrs(entry)]
+    if entry.type == "file":
+        what += [reader.chunks(entry), reader.holes(entry)]
+        what.append(reader.read(entry, 0, min(entry.size, IN_PLACE_BYTES)))
+    return what
 
 
 def roots_below(snapshot: Snapshot, path: bytes) -> list[Root]:

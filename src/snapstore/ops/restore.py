@@ -24,7 +24,6 @@ from snapstore.ops.running import Meter
 from snapstore.repository.open import Repository
 
 MAX_PROBLEMS = 100_000
-IN_PLACE_BYTES = 256
 HIDDEN = "a root that has something else here was restored; restore this one by its path"
 
 
@@ -149,17 +148,7 @@ def _holds(reader: "_native.Reader", covering: Step, step: Step) -> bool:
     below = step.target[len(covering.target) + 1 :]
     held = places.walk(reader, covering.root, below)
     own = reader.root(bytes.fromhex(step.root.id))
-    return held is not None and _what(reader, held) == _what(reader, own)
-
-
-def _what(reader: "_native.Reader", entry: "_native.Entry") -> list[object]:
-    """All that an entry is but its name; the node of a directory stands for what is in it."""
-    what: list[object] = [entry.type, entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size]
-    what += [entry.target, entry.device, entry.node, reader.xattrs(entry)]
-    if entry.type == "file":
-        what += [reader.chunks(entry), reader.holes(entry)]
-        what.append(reader.read(entry, 0, min(entry.size, IN_PLACE_BYTES)))
-    return what
+    return held is not None and places.same(reader, held, own)
 
 
 def _merge(

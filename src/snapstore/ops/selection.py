@@ -10,6 +10,7 @@ from typing import Any
 
 from snapstore import _native
 from snapstore.base import bytestext
+from snapstore.base.arguments import several
 from snapstore.base.errors import InvalidArgument, SourceUnreadable
 from snapstore.base.units import size_bytes
 from snapstore.model.fields import take, take_bytes, take_int, take_list
@@ -39,13 +40,15 @@ class Rules:
         unknown = set(selection) - set(Selection.__annotations__)
         if unknown:
             raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
-        files = map(PatternFile, selection.get("exclude_files", ()))
+        patterns = several("exclude", selection.get("exclude", ()))
+        files = several("exclude_files", selection.get("exclude_files", ()))
+        markers = several("exclude_if_present", selection.get("exclude_if_present", ()))
         larger_than = selection.get("exclude_larger_than")
         rules = cls(
-            lines=tuple(_lines([*selection.get("exclude", ()), *files])),
+            lines=tuple(_lines([*patterns, *map(PatternFile, files)])),
             ignore_files=selection.get("ignore_files", True),
             caches=selection.get("exclude_caches", False),
-            markers=tuple(map(_marker, selection.get("exclude_if_present", ()))),
+            markers=tuple(map(_marker, markers)),
             larger_than=None if larger_than is None else size_bytes(larger_than),
             one_file_system=selection.get("one_file_system", False),
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from snapstore.base.errors import DamagedObject, SnapstoreError, StorageError, StoreTooNew
 from snapstore.model import canonical, names, snapshot
+from snapstore.model.fields import take_int
 from snapstore.model.names import Versioned
 from snapstore.model.refs import Refs
 from snapstore.model.snapshot import Label, Snapshot
@@ -119,13 +120,14 @@ class Catalog:
     ) -> Snapshot | None:
         if fresh:
             self._forget(names.snapshot(id), *(label.name for label in labels))
+        label = self._label(labels)
         try:
             payload = self._payload(id, names.snapshot(id), stamp)
             if payload is None:
                 return None
-            return snapshot.decode(id, json.loads(payload), self._label(labels))
+            return snapshot.decode(id, json.loads(payload), label)
         except _UNREAD as error:
-            return snapshot.damaged(id, error)
+            return snapshot.damaged(id, error, label)
 
     def _payload(self, id: str, name: str, stamp: Stamp) -> bytes | None:
         """A snapshot's payload, known to be canonical and to have this id."""
@@ -143,6 +145,7 @@ class Catalog:
 
     def _label(self, labels: dict[Versioned, Stamp]) -> Label:
         operations: list[Any] = []
+        times_ns: list[int] = []
         for label, stamp in sorted(labels.items()):
             kept = self._load().get(label.name)
             with contextlib.suppress(*_UNREAD):
@@ -154,8 +157,10 @@ class Catalog:
                         continue
                     canonical.decode_object(payload := read)
                     self._keep(label.name, stamp, payload)
-                operations += snapshot.operations(json.loads(payload))
-        return snapshot.fold(operations)
+                record = json.loads(payload)
+                operations += snapshot.operations(record)
+                times_ns.append(take_int(record, "time_ns"))
+        return snapshot.fold(operations, times_ns[0] if times_ns else 0)
 
     # What is kept
 

@@ -30,6 +30,8 @@ MAX_OBJECT_BYTES = 67_108_864 + 40
 Stamp = tuple[int, int, int]
 """Size, time of last change in nanoseconds, and inode number of a file."""
 
+_WRITES = ("create", "write", "delete")
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _GRACE_S = 7 * 86_400
@@ -172,12 +174,9 @@ class LocalObjects:
         return self.remote and age_s < _GRACE_S
 
     def clean(self) -> None:
-        """Removes what dead writers left in `tmp/`."""
+        """Removes what dead writers left in `tmp/`, as far as it can: what stays harms nobody."""
         for name in self.list("tmp/"):
-            with (
-                _translated("clean", self.path / name),
-                contextlib.suppress(FileNotFoundError, BlockingIOError),
-            ):
+            with contextlib.suppress(OSError):
                 flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
                 descriptor = open_at_once(self.path / name, flags)
                 try:
@@ -309,9 +308,12 @@ def storage_error(operation: str, path: Path, error: OSError) -> SnapstoreError:
         return NoSpace(
             f"no space left for {path}", hint="free some space, then run it again", **fields
         )
-    if code in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return StoreReadOnly(f"cannot {operation} {path}: {error.strerror}", **fields)
-    return StorageError(f"cannot {operation} {path}: {error.strerror}", **fields)
+    message = f"cannot {operation} {path}: {error.strerror}"
+    if code in _REFUSED and operation in _WRITES:
+        return StoreReadOnly(message, **fields)
+    # One object that may not be read is as one that cannot be: it costs no more than itself.
+    hint = "let it be read by you, as what is beside it" if code in _REFUSED else None
+    return StorageError(message, hint=hint, **fields)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from snapstore.model import names
 from snapstore.model.config import Config
 from snapstore.model.refs import PackRef
 from snapstore.model.snapshot import Snapshot
-from snapstore.repository import keys, medium
+from snapstore.repository import keys, making, medium
 from snapstore.repository.catalog import Catalog
 from snapstore.repository.frames import NO_NONCE, Frames, FrameType
 from snapstore.repository.objects import (
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from snapstore.repository.session import Session
     from snapstore.repository.statcache import StatCaches
 
-DIRECTORIES = ("key", "data", "meta", "snap", "label", "refs", "ref", "sess", "gc", "tmp", "local")
 GARBAGE_SHARE = 0.5
 """Share of records of deleted packs at which the index is rebuilt."""
 META = 2
@@ -102,27 +101,21 @@ class Repository:
         password: bytes | None = None,
         kdf: dict[str, int] | None = None,
     ) -> "Repository":
-        """Makes a store at `path`, which is missing or an empty directory, and opens it.
-        StoreExists.
+        """Makes a store at `path`, which is missing or an empty directory, and opens it. When that
+        fails, nothing is left. StoreExists, NoSpace, StorageError.
         """
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.listdir(path):
-                raise StoreExists(f"{path} exists and is not empty", path=os.fspath(path))
-            for name in DIRECTORIES:
-                (path / name).mkdir(mode=0o700)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreExists(f"{path} exists already", path=os.fspath(path)) from error
-        except OSError as error:
-            raise storage_error("create", path, error) from error
-        objects = LocalObjects(path)
-        plain = Frames(objects, None)
-        if config.sealed:
-            assert password is not None
-            _, id, payload = keys.make_sealed(config, password, kdf=kdf)
-            plain.write(FrameType.KEY, f"key/{id}", payload)
-        frame = plain.encode(FrameType.CONFIG, names.CONFIG, NO_NONCE, config.encode())
-        objects.put(names.CONFIG, frame)
+        with making.place(path):
+            objects = LocalObjects(path)
+            plain = Frames(objects, None)
+            if config.sealed:
+                assert password is not None
+                _, id, payload = keys.make_sealed(config, password, kdf=kdf)
+                plain.write(FrameType.KEY, f"key/{id}", payload)
+            frame = plain.encode(FrameType.CONFIG, names.CONFIG, NO_NONCE, config.encode())
+            try:
+                objects.put(names.CONFIG, frame)
+            except DamagedObject as error:  # another process was faster, where there are no locks
+                raise StoreExists(f"{path} exists already", path=os.fspath(path)) from error
         return cls.open(path, mode="rw", cache_dir=cache_dir, password=password)
 
     @classmethod
@@ -135,7 +128,7 @@ class Repository:
         password: keys.Password | None = None,
     ) -> "Repository":
         """Opens the store at `path`. StoreNotFound, NotAStore, StoreTooNew, WrongPassword,
-        StorageError.
+        OperationDenied, StorageError.
         """
         path = Path(os.path.abspath(path))
         payload = _read_config(path)
@@ -383,13 +376,19 @@ def _read_config(path: Path) -> bytes:
         with open(name, "rb", opener=open_at_once) as file:
             data = file.read(MAX_OBJECT_BYTES)
     except FileNotFoundError:
-        if path.is_dir() and os.listdir(path):
+        if path.is_dir() and not making.vacant(path):
+            if name.exists():  # it was made just now
+                return _read_config(path)
             raise NotAStore(
                 f"{path} has files but is not a store", hint="init makes one in a new directory"
             ) from None
         raise StoreNotFound(
             f"there is no store at {path}", hint="init makes one", path=os.fspath(path)
         ) from None
+    except PermissionError as error:
+        raise OperationDenied(
+            f"cannot read {name}: {error.strerror}", hint="to read it, be the owner of the store"
+        ) from error
     except OSError as error:
         raise storage_error("read", name, error) from error
     try:

@@ -75,7 +75,8 @@ class Session:
         yield "generations listed"
         yield from self._hold_steps(self._seen)
         for name in self._objects.list("sess/"):
-            with contextlib.suppress(NoSpace, StorageError):  # a foreign directory, for one
+            # A foreign directory, for one, or another user's lease.
+            with contextlib.suppress(NoSpace, StorageError, StoreReadOnly):
                 if name != self._name.name and not self._objects.held(name):
                     self._objects.delete(name)
         yield "dead leases removed"
