@@ -582,8 +582,9 @@ class Store:
 
         Named as after `restore`: a directory's contents stand at the top of the archive (`./…`),
         several roots at their recorded paths without the leading slash. Raises PathNotFound,
-        InvalidArgument, TargetInvalid, TargetDenied, DamagedObject, NoSpace, Cancelled,
-        BrokenPipeError (the pipe's reader has gone); then a pipe has got a part of the archive.
+        InvalidArgument, TargetInvalid, TargetDenied, DamagedObject, NoSpace, StorageError,
+        Cancelled, BrokenPipeError (the pipe's reader has gone); then a pipe has got a part of the
+        archive.
         """
         from snapstore.ops import export as exporting
 
