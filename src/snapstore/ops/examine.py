@@ -76,11 +76,11 @@ def _store(path: Path, cache_dir: Path | None) -> tuple[Finding, Repository | No
         if repository is not None:
             repository.close()
         return Finding("store", "wrong", error.message, error.hint), None
-    unread = sum(snapshot.status == "damaged" for snapshot in snapshots)
+    unread = sum(snapshot.status != "ready" for snapshot in snapshots)
     count = len(snapshots)
     text = f"{path}, {count} {'snapshot' if count == 1 else 'snapshots'}"
     if unread:
-        hint = "check says what is damaged"
+        hint = "check says why"
         return Finding("store", "wrong", f"{text}, of which {unread} cannot be read", hint), (
             repository
         )
@@ -135,7 +135,7 @@ def file_system(path: Path) -> str | None:
 def _space(store: Path) -> Iterator[Finding]:
     """Free bytes and inodes where the store is, or is to be."""
     place = store
-    while not place.exists() and place != place.parent:
+    while not os.path.exists(place) and place != place.parent:
         place = place.parent
     try:
         state = os.statvfs(place)

@@ -383,19 +383,27 @@ def _read_config(path: Path) -> bytes:
         with open(name, "rb", opener=open_at_once) as file:
             data = file.read(MAX_OBJECT_BYTES)
     except FileNotFoundError:
-        if path.is_dir() and os.listdir(path):
-            raise NotAStore(
-                f"{path} has files but is not a store", hint="init makes one in a new directory"
-            ) from None
-        raise StoreNotFound(
-            f"there is no store at {path}", hint="init makes one", path=os.fspath(path)
-        ) from None
+        raise _no_store(path) from None
     except OSError as error:
         raise storage_error("read", name, error) from error
     try:
         return _native.read_frame(None, FrameType.CONFIG, names.CONFIG, data)[1]
     except DamagedObject as error:
         raise NotAStore(f"{name} is not a store's config: {error}") from error
+
+
+def _no_store(path: Path) -> SnapstoreError:
+    """What is said of a path at which no config is."""
+    try:
+        if path.is_dir() and os.listdir(path):
+            return NotAStore(
+                f"{path} has files but is not a store", hint="init makes one in a new directory"
+            )
+    except OSError as error:
+        return storage_error("list", path, error)
+    return StoreNotFound(
+        f"there is no store at {path}", hint="init makes one", path=os.fspath(path)
+    )
 
 
 def new_id() -> bytes:
