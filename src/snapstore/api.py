@@ -605,8 +605,9 @@ class Store:
         """Checks the store, or only what the snapshots `refs` need. Damage is reported, not raised.
 
         `read_data`: True, or a share from 0 to 1, also reads and verifies the contents of that
-        share of the packs. `time_limit`: timedelta, seconds, or text such as "10m"; then `complete`
-        is False.
+        share of the packs. `time_limit`: timedelta, seconds, or text such as "10m", after which no
+        pack and no part of a tree is begun; if there was more to do, `complete` is False, and what
+        was checked is reported.
         """
         from snapstore.ops import check as checking
 

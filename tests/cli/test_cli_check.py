@@ -65,6 +65,7 @@ def test_time_limit_that_comes_first_is_told(filled: Snap, files: Path) -> None:
     filled("create", files)
     run = filled("check", "--read-data", "--time-limit", "0s")
     assert run.status == 0
+    assert "\nno damage found in what was checked\n" in str(run)
     assert "snap: warning: the time limit came first: not everything was checked\n" in str(run)
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from snapstore import CreateResult, Progress, Store, Stream
 from snapstore.base import errors
 from snapstore.model import names
 from snapstore.model.config import Config
+from snapstore.ops import check as checking
 from snapstore.repository import medium
 from snapstore.repository.open import Repository, new_id
 
@@ -542,6 +544,22 @@ def test_check_finds_nothing_wrong(store: Store, source: Path) -> None:
     assert [p.kind for p in store.check().problems] == ["foreign"]
     assert store.check("two").problems == []
     assert not store.check(read_data=True, time_limit="0s").complete
+
+
+def test_a_time_limit_bounds_the_trees_too(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it comes when they are being checked."""
+    store.create(source)
+    check_trees = checking._Check._check_trees
+
+    def late(self: checking._Check, *arguments: Any) -> tuple[int, int]:
+        self._left_s = lambda: 1e-9  # type: ignore[method-assign]
+        return check_trees(self, *arguments)
+
+    monkeypatch.setattr(checking._Check, "_check_trees", late)
+    report = store.check(time_limit="10m")
+    assert (report.ok, report.packs > 0, report.nodes, report.complete) == (True, True, 0, False)
 
 
 def test_check_says_what_damage_hits(store: Store, source: Path) -> None:

@@ -360,6 +360,9 @@ class CheckResult:
         """(number of the root in the call, path below it, what is wrong); at most 100,000."""
     @property
     def problem_count(self) -> int: ...
+    @property
+    def complete(self) -> bool:
+        """False when `time_limit_s` ended it early."""
 
 @final
 class PackCheckResult:
@@ -418,7 +421,11 @@ class Reader:
         that directory's contents become `target`. `verify`: read back and compare afterwards.
         Raises TargetNotEmpty, TargetDenied, PathNotFound."""
     def check_trees(
-        self, roots: Sequence[bytes], *, bad_ids: Sequence[bytes] = ...
+        self,
+        roots: Sequence[bytes],
+        *,
+        bad_ids: Sequence[bytes] = ...,
+        time_limit_s: float | None = None,
     ) -> Task[CheckResult]:
         """Reads every distinct node below `roots` and asks for every chunk; `bad_ids` count as missing."""
     def check_packs(

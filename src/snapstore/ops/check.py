@@ -241,14 +241,14 @@ class _Check:
         for snapshot in snapshots:
             for root in snapshot.roots:
                 roots[root.id].append((snapshot.id, root.path))
-        if self._left_s() == 0:
-            self.complete = False
-            return 0, 0
         index = self.repository.index()
         view = DedupView(index, index.numbers(bad_packs).values())
         ids = [bytes.fromhex(id) for id in roots]
-        task = self.repository.reader_of(view).check_trees(ids, bad_ids=bad_ids)
+        task = self.repository.reader_of(view).check_trees(
+            ids, bad_ids=bad_ids, time_limit_s=self._left_s()
+        )
         result = self.meter.wait(task)
+        self.complete &= result.complete
         users = list(roots.values())
         for number, below, what in result.problems:
             affected = [(id, places.join(path, below)) for id, path in users[number]]
