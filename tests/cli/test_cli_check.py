@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from cli_runner import Snap
 
+from snapstore import CheckProblem, CheckReport
+from snapstore.cli import check
+from snapstore.cli.settings import Settings
+
 
 def flip(path: Path, offset: int) -> None:
     """Inverts one byte of an object."""
@@ -77,6 +81,24 @@ def test_damage(damaged: Snap, files: Path) -> None:
     assert "  hits <short>:~/files/data.bin\n" in text
     assert "; 1 file hit in 1 snapshot\n" in text
     assert text.endswith("--- stderr\nsnap: error: the store is damaged\n--- status 5\n")
+
+
+def test_damage_beyond_what_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    report = CheckReport(
+        snapshots=1,
+        packs=1,
+        bytes=1,
+        nodes=1,
+        chunks=1,
+        problems=[CheckProblem("tree", "00", "lost", (("ab" * 32, b"/x"),))],
+        problem_count=123_457,
+        complete=True,
+        elapsed_s=1.0,
+    )
+    check._print(report, Settings(), 0.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["tree 00: lost", "  hits abababab:/x", "… and 123,456 more"]
+    assert lines[-1] == "123,457 problems; at least 1 file hit in 1 snapshot"
 
 
 def test_damage_as_json(damaged: Snap, files: Path) -> None:

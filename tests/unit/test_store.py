@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from snapstore.base import errors
 from snapstore.model import names
 from snapstore.model.config import Config
 from snapstore.ops import check as checking
+from snapstore.ops.running import Meter
 from snapstore.repository import medium
 from snapstore.repository.open import Repository, new_id
 
@@ -560,6 +562,23 @@ def test_a_time_limit_bounds_the_trees_too(
     monkeypatch.setattr(checking._Check, "_check_trees", late)
     report = store.check(time_limit="10m")
     assert (report.ok, report.packs > 0, report.nodes, report.complete) == (True, True, 0, False)
+
+
+def test_problems_that_are_not_listed_count(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core lists no more than 100,000 of the packs, and of the trees."""
+    store.create(source)
+    wait = Meter.wait
+
+    def many(self: Meter, task: Any) -> Any:
+        result = wait(self, task)
+        fields = {name: getattr(result, name) for name in dir(result) if name[0] != "_"}
+        return SimpleNamespace(**fields | {"problem_count": 100_001})
+
+    monkeypatch.setattr(Meter, "wait", many)
+    report = store.check()
+    assert (report.ok, report.problem_count, report.problems) == (False, 200_002, [])
 
 
 def test_check_says_what_damage_hits(store: Store, source: Path) -> None:

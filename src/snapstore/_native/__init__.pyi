@@ -372,7 +372,9 @@ class PackCheckResult:
     def bytes(self) -> int: ...
     @property
     def problems(self) -> list[tuple[int, builtins.bytes, str]]:
-        """(kind, pack id, what is wrong)."""
+        """(kind, pack id, what is wrong); at most 100,000."""
+    @property
+    def problem_count(self) -> int: ...
     @property
     def bad_ids(self) -> list[builtins.bytes]:
         """Ids of the chunks and nodes that cannot be read from the packs checked."""

@@ -68,6 +68,9 @@ def command(
 def _print(report: "CheckReport", settings: Settings, share: float) -> None:
     for problem in report.problems:
         _print_problem(problem)
+    more = report.problem_count - len(report.problems)
+    if more:
+        render.out(f"… and {more:,} more")
     if not settings.quiet:
         render.pairs(
             [
@@ -100,10 +103,11 @@ def _verdict(report: "CheckReport") -> str:
     damage = [problem for problem in report.problems if problem.error]
     hit = {file for problem in damage for file in problem.affected}
     snapshots = {snapshot for snapshot, _ in hit}
-    found = render.amount(len(damage), "problem")
+    unlisted = report.problem_count - len(report.problems)
+    found = render.amount(len(damage) + unlisted, "problem")
     if not hit:
         return f"{found}, no file hit"
-    files = render.amount(len(hit), "file")
+    files = ("at least " if unlisted else "") + render.amount(len(hit), "file")
     return f"{found}; {files} hit in {render.amount(len(snapshots), 'snapshot')}"
 
 

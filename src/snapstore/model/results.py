@@ -221,6 +221,7 @@ class CheckProblem:
 class CheckReport(_Result):
     """What a check found. `complete` is False when its time limit ended it early.
 
+    `problems`: at most 100,000 of the packs and as many of the trees; `problem_count`: of all.
     `bytes`: sizes of the packs checked, whether their contents were read or not.
     """
 
@@ -230,13 +231,15 @@ class CheckReport(_Result):
     nodes: int
     chunks: int
     problems: list[CheckProblem]
+    problem_count: int
     complete: bool
     elapsed_s: float
 
     @property
     def ok(self) -> bool:
         """Whether nothing is damaged."""
-        return not any(problem.error for problem in self.problems)
+        listed = any(problem.error for problem in self.problems)
+        return not listed and self.problem_count == len(self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -45,6 +45,7 @@ pub struct PacksChecked {
     pub bytes: u64,
     /// At most `MAX_PROBLEMS`.
     pub problems: Vec<PackProblem>,
+    pub problem_count: u64,
     /// Ids of chunks and nodes that stand in the packs checked, but cannot be read from any of them. What stood in a pack
     /// that is missing, or whose footer is damaged, is not known here.
     pub bad_ids: Vec<Id>,
@@ -160,6 +161,7 @@ impl Check<'_> {
         found.bytes += size;
         found.checked.push(id);
         found.bad_ids.extend(faults.bad_ids);
+        found.problem_count += faults.reasons.len() as u64;
         for reason in faults.reasons {
             if found.problems.len() < MAX_PROBLEMS {
                 found.problems.push(PackProblem { kind, id, reason });

@@ -195,7 +195,7 @@ fn every_flipped_byte_of_a_pack_is_found_and_costs_its_block_only() {
         damaged[at] ^= 0x10;
         fs::write(&path, &damaged).unwrap();
         let found = packs(&store, true);
-        assert_eq!(found.problems.len(), 1, "byte {at}: {:?}", found.problems);
+        assert_eq!((found.problems.len(), found.problem_count), (1, 1), "byte {at}: {:?}", found.problems);
         assert!(found.bad_ids.len() <= 3, "byte {at}");
         if packs(&store, false).problems.is_empty() {
             assert!(!found.bad_ids.is_empty(), "byte {at}");
