@@ -1,5 +1,6 @@
 """The library as it is called: stores, creates, listings, restores, checks."""
 
+import contextlib
 import json
 import os
 import threading
@@ -119,6 +120,30 @@ def test_a_closed_store_is_of_no_use(store: Store, source: Path) -> None:
     for use in (store.snapshots, store.stats, lambda: store.create(source)):
         with pytest.raises(errors.StoreFailed, match="closed"):
             use()
+
+
+def test_what_a_closed_store_gave_does_not_open_it_again(store: Store, source: Path) -> None:
+    store.create(source)
+    repository = store._repository
+    given = [store.ls("latest", recursive=True), store.read("latest", "a"), store.find("*")]
+    store.close()
+    for left in given:
+        with contextlib.suppress(errors.StoreFailed):
+            list(left)
+    assert repository._index is None
+    for use in (repository.index, repository.reader):
+        with pytest.raises(errors.StoreFailed, match="closed"):
+            use()
+
+
+def test_a_path_that_is_not_there_is_told_by_the_call(store: Store, source: Path) -> None:
+    """Not by what it gives, which may be used when it is too late to do anything else."""
+    store.create(source)
+    for call in (store.ls, store.read):
+        with pytest.raises(errors.PathNotFound):
+            call("latest", "nothing")
+    with pytest.raises(errors.InvalidArgument):
+        store.read("latest", "sub")
 
 
 def test_a_forked_store_is_of_no_use(store: Store) -> None:

@@ -18,6 +18,7 @@ from snapstore.base.errors import (
     SnapstoreError,
     StorageError,
     StoreExists,
+    StoreFailed,
     StoreNotFound,
     StoreReadOnly,
     StoreTooNew,
@@ -85,6 +86,7 @@ class Repository:
         self.host = os.uname().nodename
         self._cache_dir = cache_dir
         self._lock = threading.RLock()
+        self._closed = False
         self._index: Index | None = None
         self._reader: _native.Reader | None = None
         self.local = self._choose_local()
@@ -159,6 +161,7 @@ class Repository:
         again from the packs.
         """
         with self._lock:
+            self._closed = True
             self._reader = None
             if self._index is not None:
                 index, self._index = self._index, None
@@ -238,8 +241,13 @@ class Repository:
         return StatCaches(self.local) if self.local else None
 
     def index(self) -> "Index":
-        """The index. One that is damaged, foreign or missing is made anew (empty)."""
+        """The index. One that is damaged, foreign or missing is made anew (empty).
+
+        StoreFailed after `close`: what is still being read would open it for nobody to close.
+        """
         with self._lock:
+            if self._closed:
+                raise StoreFailed("the store was closed")
             if self._index is None:
                 self._index = self._open_index()
             return self._index
