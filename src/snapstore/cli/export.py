@@ -57,12 +57,12 @@ def command(settings: Settings, /, ref: str, output: str, format: str) -> int:
         render.document(result.to_dict())
     elif not to_stdout and not settings.quiet:
         _print(result, output)
-    if not result.left_out_count:
+    if not result.omitted_count:
         return errors.OK
-    left_out = render.amount(result.left_out_count, "entry", "entries")
-    render.warning(f"{left_out} left out: a {format} archive has no FIFOs and devices")
-    problems = ((path, "left out") for path in result.left_out)
-    for line in render.grouped(problems, result.left_out_count, full=settings.verbose):
+    entries = render.amount(result.omitted_count, "entry", "entries")
+    render.warning(f"{entries} left out: a {format} archive has no FIFOs and devices")
+    problems = ((path, "left out") for path in result.omitted)
+    for line in render.grouped(problems, result.omitted_count, full=settings.verbose):
         render.note(line)
     return errors.PARTIAL
 

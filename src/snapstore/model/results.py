@@ -90,7 +90,7 @@ class CreateResult(_Result):
         return {
             **_Result.to_dict(self),
             "unreadable": [{**path_fields(path), "error": why} for path, why in self.unreadable],
-            "changed": [path_fields(path)["path"] for path in self.changed],
+            "changed": [path_fields(path) for path in self.changed],
             "partial": self.partial,
         }
 
@@ -99,7 +99,7 @@ class CreateResult(_Result):
 class ExportResult(_Result):
     """What an export wrote. `others`: links, FIFOs, devices; `bytes`: contents of the files.
 
-    `left_out`: paths of what the format cannot hold (a zip: FIFOs and devices), at most 10,000.
+    `omitted`: paths of what the format cannot hold (a zip: FIFOs and devices), at most 10,000.
     """
 
     snapshot: str
@@ -109,15 +109,15 @@ class ExportResult(_Result):
     others: int
     bytes: int
     written_bytes: int
-    left_out: list[PathBytes]
-    left_out_count: int
+    omitted: list[PathBytes]
+    omitted_count: int
     elapsed_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
             **_Result.to_dict(self),
-            "left_out": [path_fields(path) for path in self.left_out],
+            "omitted": [path_fields(path) for path in self.omitted],
         }
 
 

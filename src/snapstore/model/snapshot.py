@@ -155,7 +155,7 @@ class Snapshot:
                 {**bytestext.path_fields(path), "error": error} for path, error in self.unreadable
             ],
             "unreadable_count": self.unreadable_count,
-            "changed": [bytestext.to_text(path) for path in self.changed],
+            "changed": [bytestext.path_fields(path) for path in self.changed],
             "streams": list(self.streams),
             "rules": self.rules,
             "skipped": self.skipped,

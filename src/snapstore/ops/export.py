@@ -64,8 +64,8 @@ def export(
         others=counts.others,
         bytes=counts.bytes,
         written_bytes=counts.written_bytes,
-        left_out=[],
-        left_out_count=0,
+        omitted=[],
+        omitted_count=0,
         elapsed_s=meter.elapsed_s,
     )
 

@@ -67,8 +67,8 @@ def write(
         others=archive.others,
         bytes=archive.content_bytes,
         written_bytes=archive.offset,
-        left_out=archive.left_out,
-        left_out_count=archive.left_out_count,
+        omitted=archive.omitted,
+        omitted_count=archive.omitted_count,
         elapsed_s=meter.elapsed_s,
     )
 
@@ -112,8 +112,8 @@ class _Zip:
     directories: int = 0
     others: int = 0
     content_bytes: int = 0
-    left_out: list[bytes] = field(default_factory=list)
-    left_out_count: int = 0
+    omitted: list[bytes] = field(default_factory=list)
+    omitted_count: int = 0
 
     def add_all(self, members: Iterator[tuple[bytes, Entry]]) -> None:
         """Adds members in order; small contents are compressed by several threads."""
@@ -122,7 +122,7 @@ class _Zip:
         try:
             for name, entry in members:
                 if entry.type not in _TYPES:
-                    self._leave_out(name)
+                    self._omit(name)
                     continue
                 if entry.type == "file" and entry.size > SMALL_BYTES:
                     self._write_waiting(waiting, 0)
@@ -135,10 +135,10 @@ class _Zip:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _leave_out(self, name: bytes) -> None:
-        self.left_out_count += 1
-        if len(self.left_out) < MAX_LISTED:
-            self.left_out.append(name)
+    def _omit(self, name: bytes) -> None:
+        self.omitted_count += 1
+        if len(self.omitted) < MAX_LISTED:
+            self.omitted.append(name)
 
     def _count(self, entry: Entry) -> None:
         self.files += entry.type == "file"
