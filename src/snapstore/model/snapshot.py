@@ -26,7 +26,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One path that a snapshot took. `path`: absolute, or a stream's name; `id`: hexadecimal.
+    """One path that a snapshot took. `path`: absolute, or a name (a stream's, or of an archive that
+    was imported under one); `id`: hexadecimal.
 
     `entries` and `bytes` count everything below, the root included.
     """
