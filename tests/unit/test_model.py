@@ -139,7 +139,8 @@ def test_names_that_mean_nothing(name: str) -> None:
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    return Config.new(bytes(16), bytes(16), "test 1").to_dict() | changes
+    payload = Config.new(bytes(16), bytes(16), "test 1").encode()
+    return canonical.decode_object(payload) | changes
 
 
 def test_a_config_survives() -> None:

@@ -112,11 +112,8 @@ class Snapshot:
 
     @property
     def created_at(self) -> datetime:
-        """`time_ns` to the microsecond; clamped to the years that datetime knows."""
-        try:
-            return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
-        except OverflowError:
-            return datetime.max.replace(tzinfo=UTC)
+        """`time_ns` to the microsecond."""
+        return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
 
     @property
     def partial(self) -> bool:
