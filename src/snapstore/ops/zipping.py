@@ -5,7 +5,6 @@ hard links (each name gets a copy), no FIFOs and devices (left out), no attribut
 """
 
 import os
-import stat
 import struct
 import tempfile
 import zlib
@@ -18,7 +17,7 @@ from typing import IO
 
 from snapstore import _native
 from snapstore.base.errors import Cancelled
-from snapstore.model.entries import Entry
+from snapstore.model.entries import TYPES, Entry
 from snapstore.model.results import ExportResult
 from snapstore.model.snapshot import MAX_LISTED, Snapshot
 from snapstore.ops import listing
@@ -36,7 +35,7 @@ _LIMIT_32 = _MAX_32 - (64 << 20)
 """Larger files get sizes of 64 bits: compressing may make them a little longer."""
 _STORED, _DEFLATED = 0, 8
 _MADE_ON_UNIX = 3 << 8 | 45
-_TYPES = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_HELD = ("file", "directory", "symlink")
 
 
 def write(
@@ -121,7 +120,7 @@ class _Zip:
         pool = ThreadPoolExecutor(_WORKERS)
         try:
             for name, entry in members:
-                if entry.type not in _TYPES:
+                if entry.type not in _HELD:
                     self._omit(name)
                     continue
                 if entry.type == "file" and entry.size > SMALL_BYTES:
@@ -197,7 +196,7 @@ class _Zip:
         stored, size, start = (
             _MAX_32 if number > _LIMIT_32 else number for number in (stored, size, start)
         )
-        mode = _TYPES[entry.type] | entry.mode
+        mode = TYPES[entry.type] | entry.mode
         self.directory.write(
             struct.pack(
                 "<4sHHHHLLLLHHHHHLL",

@@ -25,6 +25,7 @@ from snapstore.base.errors import (
 )
 from snapstore.model import names
 from snapstore.model.config import Config
+from snapstore.model.names import META
 from snapstore.model.refs import PackRef
 from snapstore.model.snapshot import Snapshot
 from snapstore.repository import keys, medium
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 DIRECTORIES = ("key", "data", "meta", "snap", "label", "refs", "ref", "sess", "gc", "tmp", "local")
 GARBAGE_SHARE = 0.5
 """Share of records of deleted packs at which the index is rebuilt."""
-META = 2
 MAX_PRELOADED = 1000
 """Packs of tree nodes whose tables are read ahead."""
 FEW = 2
