@@ -135,7 +135,7 @@ def test_space(
 
 
 def test_an_index_on_a_network_file_system(filled: Snap, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snapstore.repository.medium.remote_kind", lambda path: "nfs")
+    monkeypatch.setattr("snapstore.repository.medium.network_kind", lambda path: "nfs")
     (found,) = [f for f in _examined(filled, filled.home / "cache") if f.name == "index"]
     assert (found.level, "network" in found.message) == ("wrong", True)
     (found,) = [f for f in _examined(filled, None) if f.name == "index"]

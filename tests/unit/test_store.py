@@ -737,7 +737,7 @@ def test_on_a_network_file_system_the_index_is_elsewhere(
 ) -> None:
     store.close()
     os.system(f"rm -rf '{store.path}/local'")
-    monkeypatch.setattr(medium, "remote_kind", lambda path: "nfs")
+    monkeypatch.setattr(medium, "network_kind", lambda path: "nfs")
     for cache in (tmp_path / "cache", None):
         with snapstore.open(store.path, cache_dir=cache) as again:
             again.create(source, rehash=True)
@@ -745,10 +745,10 @@ def test_on_a_network_file_system_the_index_is_elsewhere(
     assert not (store.path / "local").exists()
 
 
-def test_remote_kinds() -> None:
-    assert medium.remote_kind(Path("/proc")) is None
+def test_network_kinds() -> None:
+    assert medium.network_kind(Path("/proc")) is None
     with pytest.raises(FileNotFoundError):
-        medium.remote_kind(Path("/no/where"))
+        medium.network_kind(Path("/no/where"))
 
 
 # For reading only

@@ -101,12 +101,12 @@ def _index(repository: Repository) -> Finding:
             "let the store or the cache directory be writable by you alone",
         )
     kind = file_system(local)
-    remote = medium.remote_kind(local)
-    if remote is not None:
+    network = medium.network_kind(local)
+    if network is not None:
         return Finding(
             "index",
             "wrong",
-            f"{local} is on a network file system ({kind or remote}), where it can be damaged",
+            f"{local} is on a network file system ({kind or network}), where it can be damaged",
             "set XDG_CACHE_HOME to a directory on a local disk",
         )
     try:

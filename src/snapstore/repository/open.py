@@ -143,7 +143,7 @@ class Repository:
         payload = _read_config(path)
         config = Config.decode(payload)
         try:
-            objects = LocalObjects(path, remote=medium.remote_kind(path) is not None)
+            objects = LocalObjects(path, networked=medium.network_kind(path) is not None)
         except OSError as error:
             raise storage_error("open", path, error) from error
         opened = keys.open_keys(Frames(objects, None), config, payload, password)
@@ -173,7 +173,7 @@ class Repository:
         cache, else nowhere. Names and ids of a sealed store never stand in it unsealed.
         """
         local = self.path / "local"
-        if not self.objects.remote and not self.config.sealed:
+        if not self.objects.networked and not self.config.sealed:
             if self.writable:
                 with contextlib.suppress(OSError):
                     local.mkdir(mode=0o700)
