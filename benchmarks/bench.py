@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import time
@@ -110,13 +111,18 @@ class Bench:
 
     def add(self, record: Record) -> None:
         self.records.append(record)
-        size = f"  store {record.stored / 1e6:9.1f} MB" if record.stored else ""
-        print(
-            f"  {record.run + 1}/{self.planned} {record.step:20} {record.tool:11}"
-            f" {record.wall:8.2f} s  cpu {record.cpu:8.2f} s"
-            f"  anonymous {record.anonymous / 1e6:7.1f} MB{size}",
-            flush=True,
-        )
+        figures = [
+            f"{label}{figure(value):>9} {unit}"
+            for label, value, unit in (
+                ("", record.wall, "s"),
+                ("cpu", record.cpu, "s"),
+                ("anonymous", record.anonymous / 1e6, "MB"),
+                ("store", record.stored / 1e6, "MB"),
+            )
+            if value  # else it was not measured
+        ]
+        head = f"  {record.run + 1}/{self.planned} {record.step:20} {record.tool:11}"
+        print(head, "  ".join(figures), flush=True)
 
     def check_restored(self, peer: Peer, source: Path, target: Path) -> None:
         """Report a restored tree that is not equal to its source."""
@@ -146,6 +152,12 @@ class Bench:
         for peer in PEERS.values():
             if not peer.many_files:
                 shutil.rmtree(self.place(peer).root, ignore_errors=True)
+
+
+def figure(value: float) -> str:
+    """Three figures, and no fewer than the whole part."""
+    places = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(places, 0)}f}"
 
 
 def allocated(path: Path) -> int:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-from benchmarks.bench import Record
+from benchmarks.bench import Record, figure
 from benchmarks.cases import CASES, Case
 from benchmarks.targets import OURS, Run, by_run, median
 
@@ -141,7 +141,7 @@ def verdicts(case: Case, records: Iterable[Record]) -> Iterator[tuple[str, str, 
             yield target.text, target.goal, "-", "not measured"
         else:
             verdict = "met" if target.met(value) else "**missed**"
-            yield target.text, target.goal, f"{_number(value)} {target.unit}", verdict
+            yield target.text, target.goal, f"{figure(value)} {target.unit}", verdict
 
 
 def _section(case: Case, measured: Measured) -> Iterator[str]:
@@ -170,7 +170,7 @@ def _facts(facts: Mapping[str, object]) -> str:
 
 def _row(runs: list[Run], step: str, tool: str) -> Iterator[str]:
     def show(value: float | None) -> str:
-        return "-" if value is None else _number(value)
+        return figure(value) if value else "-"  # nothing takes no time or memory
 
     key = (step, tool)
     yield show(median(runs, lambda run: run[key].wall))
@@ -181,19 +181,10 @@ def _row(runs: list[Run], step: str, tool: str) -> Iterator[str]:
     stored = median(runs, lambda run: run[key].stored / 1e6)
     derived = median(runs, lambda run: run[key].derived / 1e6)
     cached = median(runs, lambda run: run[key].cached / 1e6)
-    notes = [f"of it derived: {_number(derived)}"] if derived else []
-    notes += [f"cache outside: {_number(cached)}"] if cached and cached >= 0.1 else []
+    notes = [f"of it derived: {figure(derived)}"] if derived else []
+    notes += [f"cache outside: {figure(cached)}"] if cached and cached >= 0.1 else []
     note = f" ({', '.join(notes)})" if notes else ""
-    yield f"{_number(stored)}{note}" if stored else ""
-
-
-def _number(value: float) -> str:
-    """Three figures, and no fewer than the whole part."""
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    if 0 < abs(value) < 0.1:
-        return f"{value:.5f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    yield f"{figure(stored)}{note}" if stored else ""
 
 
 if __name__ == "__main__":

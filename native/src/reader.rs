@@ -168,12 +168,18 @@ pub struct CheckResult {
     chunks: u64,
     problems: Vec<(usize, Py<PyBytes>, String)>,
     problem_count: u64,
+    complete: bool,
 }
 
 fn check_result(py: Python<'_>, report: TreesChecked) -> PyResult<Py<PyAny>> {
     let problems = report.problems.into_iter().map(|p| (p.root, bytes(py, &p.path), p.reason)).collect();
-    let result =
-        CheckResult { nodes: report.nodes, chunks: report.chunks, problems, problem_count: report.problem_count };
+    let result = CheckResult {
+        nodes: report.nodes,
+        chunks: report.chunks,
+        problems,
+        problem_count: report.problem_count,
+        complete: report.complete,
+    };
     Ok(Py::new(py, result)?.into_any())
 }
 
@@ -224,6 +230,11 @@ fn packs_of(packs: Vec<(u8, Vec<u8>)>) -> PyResult<Vec<(Kind, Id)>> {
 
 fn ids_of(ids: Vec<Vec<u8>>) -> PyResult<Vec<Id>> {
     ids.iter().map(|id| Id::from_slice(id).map_err(raise)).collect()
+}
+
+/// At most about 30 years: longer than any machine checks, and no limit that a Duration could not hold.
+fn limit(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(0.0, 1e9))
 }
 
 #[pymethods]
@@ -307,11 +318,13 @@ impl Reader {
         Task::spawn(Arc::default(), work, restore_result)
     }
 
-    #[pyo3(signature = (roots, *, bad_ids = Vec::new()))]
-    fn check_trees(&self, roots: Vec<Vec<u8>>, bad_ids: Vec<Vec<u8>>) -> PyResult<Task> {
+    #[pyo3(signature = (roots, *, bad_ids = Vec::new(), time_limit_s = None))]
+    fn check_trees(&self, roots: Vec<Vec<u8>>, bad_ids: Vec<Vec<u8>>, time_limit_s: Option<f64>) -> PyResult<Task> {
         let (roots, bad) = (ids_of(roots)?, ids_of(bad_ids)?);
         let inner = self.inner.clone();
-        Task::spawn(Arc::default(), move |progress| check_trees(&inner, &roots, &bad, progress), check_result)
+        let time_limit = time_limit_s.map(limit);
+        let work = move |progress: &Progress| check_trees(&inner, &roots, &bad, time_limit, progress);
+        Task::spawn(Arc::default(), work, check_result)
     }
 
     #[pyo3(signature = (packs, *, read_data, time_limit_s = None, threads = 0))]
@@ -327,9 +340,7 @@ impl Reader {
         let packs: Vec<(Kind, Id, u64)> =
             names.into_iter().zip(sizes).map(|((kind, id), size)| (kind, id, size)).collect();
         let (store, keys) = (self.store.clone(), self.keys.clone());
-        // About 30 years: longer than any machine checks, and no limit that a Duration could not hold.
-        let time_limit = time_limit_s.map(|s| Duration::from_secs_f64(s.clamp(0.0, 1e9)));
-        let options = PackOptions { read_data, time_limit, threads };
+        let options = PackOptions { read_data, time_limit: time_limit_s.map(limit), threads };
         let work = move |progress: &Progress| check_packs(&store, &keys, &packs, options, progress);
         Task::spawn(Arc::default(), work, pack_check_result)
     }

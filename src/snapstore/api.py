@@ -594,8 +594,9 @@ class Store:
 
         Named as after `restore`: a directory's contents stand at the top of the archive (`./…`),
         several roots at their recorded paths without the leading slash. Raises PathNotFound,
-        InvalidArgument, TargetInvalid, TargetDenied, DamagedObject, NoSpace, Cancelled,
-        BrokenPipeError (the pipe's reader has gone); then a pipe has got a part of the archive.
+        InvalidArgument, TargetInvalid, TargetDenied, DamagedObject, NoSpace, StorageError,
+        Cancelled, BrokenPipeError (the pipe's reader has gone); then a pipe has got a part of the
+        archive.
         """
         from snapstore.ops import export as exporting
 
@@ -616,8 +617,9 @@ class Store:
         """Checks the store, or only what the snapshots `refs` need. Damage is reported, not raised.
 
         `read_data`: True, or a share from 0 to 1, also reads and verifies the contents of that
-        share of the packs. `time_limit`: timedelta, seconds, or text such as "10m"; then `complete`
-        is False.
+        share of the packs. `time_limit`: timedelta, seconds, or text such as "10m", after which no
+        pack and no part of a tree is begun; if there was more to do, `complete` is False, and what
+        was checked is reported.
         """
         from snapstore.ops import check as checking
 

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from cli_runner import Snap
 
+from snapstore import CheckProblem, CheckReport
+from snapstore.cli import check
+from snapstore.cli.settings import Settings
+
 
 def flip(path: Path, offset: int) -> None:
     """Inverts one byte of an object."""
@@ -65,6 +69,7 @@ def test_time_limit_that_comes_first_is_told(filled: Snap, files: Path) -> None:
     filled("create", files)
     run = filled("check", "--read-data", "--time-limit", "0s")
     assert run.status == 0
+    assert "\nno damage found in what was checked\n" in str(run)
     assert "snap: warning: the time limit came first: not everything was checked\n" in str(run)
 
 
@@ -76,6 +81,24 @@ def test_damage(damaged: Snap, files: Path) -> None:
     assert "  hits <short>:~/files/data.bin\n" in text
     assert "; 1 file hit in 1 snapshot\n" in text
     assert text.endswith("--- stderr\nsnap: error: the store is damaged\n--- status 5\n")
+
+
+def test_damage_beyond_what_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    report = CheckReport(
+        snapshots=1,
+        packs=1,
+        bytes=1,
+        nodes=1,
+        chunks=1,
+        problems=[CheckProblem("tree", "00", "lost", (("ab" * 32, b"/x"),))],
+        problem_count=123_457,
+        complete=True,
+        elapsed_s=1.0,
+    )
+    check._print(report, Settings(), 0.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["tree 00: lost", "  hits abababab:/x", "… and 123,456 more"]
+    assert lines[-1] == "123,457 problems; at least 1 file hit in 1 snapshot"
 
 
 def test_damage_as_json(damaged: Snap, files: Path) -> None:
@@ -90,9 +113,15 @@ def test_damage_as_json(damaged: Snap, files: Path) -> None:
 
 def test_damaged_content_is_not_restored(damaged: Snap, files: Path) -> None:
     run = damaged("restore", "first", "--target", "back")
-    assert run.status in (3, 5)
+    assert run.status == 3
     restored = damaged.home / "back" / "data.bin"
     assert not restored.exists() or restored.read_bytes() == (files / "data.bin").read_bytes()
+
+
+def test_a_damaged_snapshot_is_not_restored(filled: Snap) -> None:
+    (record,) = (filled.store / "snap").iterdir()
+    flip(record, 60)
+    assert filled("restore", record.name, "--target", "back").status == 5
 
 
 def test_missing_pack(filled: Snap) -> None:

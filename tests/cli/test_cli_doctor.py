@@ -14,8 +14,10 @@ from snapstore import _native
 from snapstore.ops import examine
 
 
-def findings(snap: Snap, status: int = 0, **environment: str) -> dict[str, dict[str, Any]]:
-    run = snap("doctor", "--json", **environment)
+def findings(
+    snap: Snap, status: int = 0, *, rights: bool = True, **environment: str
+) -> dict[str, dict[str, Any]]:
+    run = snap("doctor", "--json", rights=rights, **environment)
     assert run.status == status, str(run)
     told = json.loads(run.stdout)
     assert told["ok"] == (status == 0)
@@ -68,6 +70,32 @@ def test_a_store_with_a_damaged_snapshot(healthy: Snap) -> None:
     assert "1 snapshot, of which 1 cannot be read" in findings(healthy, 1)["store"]["message"]
 
 
+def test_a_store_with_a_snapshot_of_a_newer_version(healthy: Snap) -> None:
+    """The byte behind the magic is the version (docs/format/frame.md)."""
+    (path,) = (healthy.store / "snap").iterdir()
+    data = bytearray(path.read_bytes())
+    data[4] += 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+    assert "1 snapshot, of which 1 cannot be read" in findings(healthy, 1)["store"]["message"]
+
+
+@pytest.mark.needs("unprivileged")
+@pytest.mark.parametrize("mode", [0o000, 0o100], ids=["closed", "unlisted"])
+@pytest.mark.parametrize("name", ["", "store"], ids=["itself", "below"])
+def test_a_place_that_may_not_be_looked_at(snap: Snap, mode: int, name: str) -> None:
+    place = snap.home / "place"
+    place.mkdir()
+    place.chmod(mode)
+    store = str(place / name)
+    try:
+        assert findings(snap, 1, rights=False, SNAP_STORE=store)["store"]["level"] == "wrong"
+        told = json.loads(snap("list", "--json", rights=False, SNAP_STORE=store).stderr)["error"]
+    finally:
+        place.chmod(0o700)
+    assert told["kind"] not in ("io", "internal")
+
+
 def test_a_store_that_cannot_be_listed(healthy: Snap) -> None:
     (healthy.store / "snap").rename(healthy.store / "snap-away")
     (healthy.store / "snap").write_bytes(b"no directory")
@@ -107,7 +135,7 @@ def test_space(
 
 
 def test_an_index_on_a_network_file_system(filled: Snap, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snapstore.repository.medium.remote_kind", lambda path: "nfs")
+    monkeypatch.setattr("snapstore.repository.medium.network_kind", lambda path: "nfs")
     (found,) = [f for f in _examined(filled, filled.home / "cache") if f.name == "index"]
     assert (found.level, "network" in found.message) == ("wrong", True)
     (found,) = [f for f in _examined(filled, None) if f.name == "index"]

@@ -202,6 +202,44 @@ def test_output_that_cannot_be_written(filled: Snap) -> None:
     assert b"Traceback" not in done.stderr
 
 
+CLOSED = ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+def closing(snap: Snap, closed: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Runs the command with some of the standard streams closed."""
+    return subprocess.run(
+        ["bash", "-c", f'"$@" {closed}', "bash", *command(), *arguments],
+        capture_output=True,
+        cwd=snap.home,
+        env=snap.environment,
+    )
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_closed_streams(filled: Snap, files: Path, closed: str) -> None:
+    """The command does its work, and nothing that it prints gets into a file of the store."""
+    (files / "more").write_bytes(os.urandom(100_000))
+    done = closing(filled, closed, "create", files, "--verbose")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert filled("check", "--read-data").status == 0
+    done = closing(filled, closed, "show", "nothing")
+    assert done.returncode == 13
+    assert b"Traceback" not in done.stderr
+
+
+def test_closed_streams_of_a_command(filled: Snap) -> None:
+    done = closing(filled, ">&- 2>&-", "create", "--stdin-from", "x=echo told >&2; echo taken")
+    assert done.returncode == 0
+    assert filled("cat", "latest:x").stdout == b"taken\n"
+
+
+def test_closed_input_is_not_an_empty_file(filled: Snap) -> None:
+    done = closing(filled, "<&-", "create", "--stdin", "x")
+    assert done.returncode == 1
+    assert b"snap: error: " in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_interrupt(snap: Snap) -> None:
     snap("init", snap.store)
     process = subprocess.Popen(

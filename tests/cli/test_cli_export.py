@@ -43,7 +43,7 @@ def test_through_pipes(filled: Snap) -> None:
 def test_json(filled: Snap) -> None:
     run = filled("export", "first", "--format", "zip", "-o", "x.zip", "--json")
     result = json.loads(run.stdout)
-    assert (result["format"], result["files"], result["left_out"]) == ("zip", 2, [])
+    assert (result["format"], result["files"], result["omitted"]) == ("zip", 2, [])
     assert result["written_bytes"] == (filled.home / "x.zip").stat().st_size
 
 

@@ -15,7 +15,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "number": (int, float),
     "bool": (bool,),
-    "list": (list,),
     "object": (dict,),
     "path": (str,),
     "time": (str,),
@@ -23,35 +22,54 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def promised() -> dict[str, dict[str, str]]:
-    """Fields and their types for each section of the page."""
+def promised() -> dict[str, dict[str, tuple[str, str]]]:
+    """Fields with their types and meanings for each section of the page."""
     sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
     return {
-        section.partition("\n")[0].strip("`"): dict(
-            re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
-        )
+        section.partition("\n")[0].strip("`"): {
+            name: (described, meaning)
+            for name, described, meaning in re.findall(
+                r"^\| `(\w+)` \| (.*?) \|(.*) ?\|$", section, re.MULTILINE
+            )
+        }
         for section in sections
     }
 
 
-def of_type(value: Any, described: str) -> bool:
+def of_type(value: Any, described: str, meaning: str) -> bool:
     """Whether a value is of a type as the page describes it, such as `[snapshot](#snapshot) or
     null`.
     """
     text, _, or_null = described.partition(" or ")
     if or_null and value is None:
         return True
+    if text.startswith("list of "):
+        one = text.removeprefix("list of ")
+        return isinstance(value, list) and all(element_of(item, one, meaning) for item in value)
     word = text.lstrip("[").split("]")[0].split()[0]
     if isinstance(value, bool):
         return word == "bool"
     return isinstance(value, _TYPES[word])
 
 
+def element_of(value: Any, described: str, meaning: str) -> bool:
+    """Whether an element of a list is as described; fields of `objects` are in the meaning."""
+    if described == "objects":
+        named = set(re.findall(r"`(\w+)`", meaning))
+        return isinstance(value, dict) and {key.removesuffix("_b64") for key in value} <= named
+    return isinstance(value, {"text": str, "two ints": int}.get(described, dict))
+
+
 def agree(document: dict[str, Any], section: str, optional: frozenset[str] = frozenset()) -> None:
     fields = promised()[section]
     assert set(fields) - optional <= set(document) <= set(fields), section
     for name, value in document.items():
-        assert of_type(value, fields[name]), (section, name, value)
+        assert of_type(value, *fields[name]), (section, name, value)
+
+
+def test_the_page_says_what_is_in_every_list() -> None:
+    for section, fields in promised().items():
+        assert "list" not in [described for described, _ in fields.values()], section
 
 
 def document(snap: Snap, *arguments: str | Path, status: int = 0) -> dict[str, Any]:
@@ -114,6 +132,19 @@ def test_ls(odd: Snap) -> None:
 
 def test_restore(filled: Snap) -> None:
     agree(document(filled, "restore", "first", "--target", "back"), "snap restore")
+    for pack in (filled.store / "data").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+    restored = document(filled, "restore", "first", "--target", "back2", status=3)
+    agree(restored, "snap restore")
+    assert restored["problems"]
+
+
+def test_export(odd: Snap) -> None:
+    run = odd("export", "odd", "--format", "zip", "-o", "x.zip", "--json")
+    written = json.loads(run.stdout)
+    agree(written, "snap export")
+    assert (run.status, [set(one) for one in written["omitted"]]) == (3, [{"path"}])
 
 
 def test_check(filled: Snap) -> None:

@@ -291,7 +291,7 @@ def test_python_reads_a_zip(sparse: Path, tmp_path: Path) -> None:
     with snapstore.init(tmp_path / "store") as store:
         taken(store, sparse)
         result = store.export("latest", tmp_path / "x.zip", format="zip")
-    assert result.left_out == [b"a/fifo"]
+    assert result.omitted == [b"a/fifo"]
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         assert archive.testzip() is None
         found = {info.filename: info for info in archive.infolist()}

@@ -2,6 +2,7 @@
 nothing is written but to the store.
 """
 
+import errno
 import gzip
 import io
 import os
@@ -17,6 +18,7 @@ import pytest
 
 import snapstore
 from snapstore import ArchiveInvalid, Store
+from snapstore.ops import outputs
 
 
 @pytest.fixture
@@ -288,7 +290,7 @@ def test_a_file_is_there_when_it_is_whole(store: Store, quick_path: Path) -> Non
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
-            with pytest.raises((snapstore.SnapstoreError, OSError)):
+            with pytest.raises(snapstore.StorageError):
                 store.export("n", out / "x.tar", format=format)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -301,6 +303,47 @@ def test_a_file_is_there_when_it_is_whole(store: Store, quick_path: Path) -> Non
     for bad in (out / "missing" / "x", out, store.path / "x"):
         with pytest.raises(snapstore.TargetInvalid):
             store.export("n", bad)
+
+
+@pytest.mark.parametrize("format", ["pax", "zip"])
+@pytest.mark.parametrize("size", [10, 4 << 20])
+def test_no_space_for_an_archive(store: Store, quick_path: Path, format: str, size: int) -> None:
+    """Whether the disk is found full amid the archive or at its end."""
+    source = quick_path / "source"
+    source.write_bytes(os.urandom(size))
+    store.create(source, name="n")
+    with pytest.raises(snapstore.NoSpace, match="cannot write"):
+        store.export("n", "/dev/full", format=format)
+    with open("/dev/full", "wb") as full, pytest.raises(snapstore.NoSpace, match="the output"):
+        store.export("n", full, format=format)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.EDQUOT, snapstore.NoSpace), (errno.EIO, snapstore.StorageError)],
+)
+def test_an_archive_that_cannot_be_finished(
+    store: Store,
+    quick_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    number: int,
+    expected: type[snapstore.SnapstoreError],
+) -> None:
+    source, out = quick_path / "source", quick_path / "out"
+    source.write_bytes(b"x")
+    out.mkdir()
+    store.create(source, name="n")
+
+    def fail(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(outputs.os, call, fail)
+    with pytest.raises(expected, match="cannot write"):
+        store.export("n", out / "x.tar")
+    monkeypatch.undo()
+    assert list(out.iterdir()) == []
 
 
 def test_damage_ends_an_export(store: Store, quick_path: Path) -> None:

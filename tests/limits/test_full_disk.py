@@ -178,7 +178,7 @@ def test_network_file_systems_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, name: str | None
 ) -> None:
     monkeypatch.setattr(medium.ctypes, "CDLL", lambda *_, **__: _Statfs(kind))
-    assert medium.remote_kind(tmp_path) == name
+    assert medium.network_kind(tmp_path) == name
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["with a cache", "without"])
@@ -186,7 +186,7 @@ def test_store_on_a_network(
     quick_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
     """Nothing derived is put there, and a lease that was not locked may be alive elsewhere."""
-    monkeypatch.setattr(medium, "remote_kind", lambda path: "nfs")
+    monkeypatch.setattr(medium, "network_kind", lambda path: "nfs")
     cache = quick_path / "cache"
     options = {"cache_dir": cache} if cached else {}
     store = quick_path / "store"

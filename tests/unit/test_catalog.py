@@ -1,5 +1,6 @@
 """The catalog: what is kept of snapshots counts only while the objects are those that were read."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -103,6 +104,29 @@ def test_a_damaged_snapshot_keeps_its_label(store: Store) -> None:
         label.unlink()
     found = {s.id: s for s in another(store).snapshots()}[first.id]
     assert (found.status, found.name, found.time_ns) == ("damaged", None, 0)
+
+
+def test_a_medium_that_becomes_read_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    expected = store.snapshots()
+    (store.path / "local" / "catalog").unlink()
+    for name in ("write_bytes", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    assert another(store).snapshots() == sorted(expected, key=lambda s: s.id)
+
+
+def test_what_killed_writers_left_is_removed(store: Store) -> None:
+    file = store.path / "local" / "catalog"
+    old, new = (file.with_name(f"catalog-{digit * 16}") for digit in "01")
+    for left in (old, new):
+        left.write_bytes(b"some of it")
+    os.utime(old, (0, 0))
+    file.unlink()
+    another(store).snapshots()
+    assert file.exists()
+    assert [path.name for path in file.parent.glob("catalog-*")] == [new.name]
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])

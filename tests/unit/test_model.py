@@ -139,7 +139,8 @@ def test_names_that_mean_nothing(name: str) -> None:
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    return Config.new(bytes(16), bytes(16), "test 1").to_dict() | changes
+    payload = Config.new(bytes(16), bytes(16), "test 1").encode()
+    return canonical.decode_object(payload) | changes
 
 
 def test_a_config_survives() -> None:
@@ -283,6 +284,7 @@ def test_a_snapshot_survives() -> None:
     assert (got.name, got.tags, got.metadata) == ("n", ("t",), {"k": 1})
     assert got.unreadable == ((b"/srv/\xff/x", "denied"),)
     assert (got.partial, got.unreadable_count, got.changed) == (True, 5, (b"/srv/log",))
+    assert got.to_dict()["changed"] == [{"path": "/srv/log"}]
     assert got.skipped == {"sockets": 2}
     assert got.created_at == datetime(2023, 11, 14, 22, 13, 20, 123456, UTC)
     assert (got.short_id, got.size_bytes, got.status) == ("efefefef", 1000, "ready")

@@ -237,12 +237,12 @@ def test_looking_at_leases_does_not_keep_them(objects: LocalObjects) -> None:
 
 
 def test_locks_alone_do_not_count_on_network_file_systems(objects: LocalObjects) -> None:
-    remote = LocalObjects(objects.path, remote=True)
-    remote.hold(LEASE, b"lease").release()
-    assert remote.held(LEASE)
+    networked = LocalObjects(objects.path, networked=True)
+    networked.hold(LEASE, b"lease").release()
+    assert networked.held(LEASE)
     old = time.time() - 8 * 86_400
     os.utime(objects.path / LEASE, (old, old))
-    assert not remote.held(LEASE)
+    assert not networked.held(LEASE)
 
 
 # What a crash leaves in tmp/

@@ -9,8 +9,9 @@ import pytest
 
 import snapstore
 from snapstore import PatternFile
-from snapstore.base import errors, pathlist
+from snapstore.base import errors
 from snapstore.base.units import size_bytes
+from snapstore.cli import pathlist
 from snapstore.ops.selection import Place, places
 
 TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# more\n"

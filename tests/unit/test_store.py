@@ -1,5 +1,6 @@
 """The library as it is called: stores, creates, listings, restores, checks."""
 
+import contextlib
 import errno
 import json
 import os
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from snapstore import CreateResult, Progress, Store, Stream
 from snapstore.base import errors
 from snapstore.model import names
 from snapstore.model.config import Config
+from snapstore.ops import check as checking
+from snapstore.ops.running import Meter
 from snapstore.repository import medium, objects
 from snapstore.repository.open import Repository, new_id
 
@@ -174,6 +178,30 @@ def test_a_closed_store_is_of_no_use(store: Store, source: Path) -> None:
     for use in (store.snapshots, store.stats, lambda: store.create(source)):
         with pytest.raises(errors.StoreFailed, match="closed"):
             use()
+
+
+def test_what_a_closed_store_gave_does_not_open_it_again(store: Store, source: Path) -> None:
+    store.create(source)
+    repository = store._repository
+    given = [store.ls("latest", recursive=True), store.read("latest", "a"), store.find("*")]
+    store.close()
+    for left in given:
+        with contextlib.suppress(errors.StoreFailed):
+            list(left)
+    assert repository._index is None
+    for use in (repository.index, repository.reader):
+        with pytest.raises(errors.StoreFailed, match="closed"):
+            use()
+
+
+def test_a_path_that_is_not_there_is_told_by_the_call(store: Store, source: Path) -> None:
+    """Not by what it gives, which may be used when it is too late to do anything else."""
+    store.create(source)
+    for call in (store.ls, store.read):
+        with pytest.raises(errors.PathNotFound):
+            call("latest", "nothing")
+    with pytest.raises(errors.InvalidArgument):
+        store.read("latest", "sub")
 
 
 def test_a_forked_store_is_of_no_use(store: Store) -> None:
@@ -657,6 +685,39 @@ def test_check_finds_nothing_wrong(store: Store, source: Path) -> None:
     assert not store.check(read_data=True, time_limit="0s").complete
 
 
+def test_a_time_limit_bounds_the_trees_too(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it comes when they are being checked."""
+    store.create(source)
+    check_trees = checking._Check._check_trees
+
+    def late(self: checking._Check, *arguments: Any) -> tuple[int, int]:
+        self._left_s = lambda: 1e-9  # type: ignore[method-assign]
+        return check_trees(self, *arguments)
+
+    monkeypatch.setattr(checking._Check, "_check_trees", late)
+    report = store.check(time_limit="10m")
+    assert (report.ok, report.packs > 0, report.nodes, report.complete) == (True, True, 0, False)
+
+
+def test_problems_that_are_not_listed_count(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core lists no more than 100,000 of the packs, and of the trees."""
+    store.create(source)
+    wait = Meter.wait
+
+    def many(self: Meter, task: Any) -> Any:
+        result = wait(self, task)
+        fields = {name: getattr(result, name) for name in dir(result) if name[0] != "_"}
+        return SimpleNamespace(**fields | {"problem_count": 100_001})
+
+    monkeypatch.setattr(Meter, "wait", many)
+    report = store.check()
+    assert (report.ok, report.problem_count, report.problems) == (False, 200_002, [])
+
+
 def test_check_says_what_damage_hits(store: Store, source: Path) -> None:
     snapshot = made(store.create(source))
     (pack,) = (store.path / "data").rglob("?" * 64)
@@ -788,7 +849,7 @@ def test_on_a_network_file_system_the_index_is_elsewhere(
 ) -> None:
     store.close()
     os.system(f"rm -rf '{store.path}/local'")
-    monkeypatch.setattr(medium, "remote_kind", lambda path: "nfs")
+    monkeypatch.setattr(medium, "network_kind", lambda path: "nfs")
     for cache in (tmp_path / "cache", None):
         with snapstore.open(store.path, cache_dir=cache) as again:
             again.create(source, rehash=True)
@@ -796,10 +857,10 @@ def test_on_a_network_file_system_the_index_is_elsewhere(
     assert not (store.path / "local").exists()
 
 
-def test_remote_kinds() -> None:
-    assert medium.remote_kind(Path("/proc")) is None
+def test_network_kinds() -> None:
+    assert medium.network_kind(Path("/proc")) is None
     with pytest.raises(FileNotFoundError):
-        medium.remote_kind(Path("/no/where"))
+        medium.network_kind(Path("/no/where"))
 
 
 # For reading only

@@ -360,6 +360,9 @@ class CheckResult:
         """(number of the root in the call, path below it, what is wrong); at most 100,000."""
     @property
     def problem_count(self) -> int: ...
+    @property
+    def complete(self) -> bool:
+        """False when `time_limit_s` ended it early."""
 
 @final
 class PackCheckResult:
@@ -369,7 +372,7 @@ class PackCheckResult:
     def bytes(self) -> int: ...
     @property
     def problems(self) -> list[tuple[int, builtins.bytes, str]]:
-        """(kind, pack id, what is wrong)."""
+        """(kind, pack id, what is wrong); at most 100,000."""
     @property
     def problem_count(self) -> int:
         """How many there are, those beyond the first 100,000 too."""
@@ -421,7 +424,11 @@ class Reader:
         that directory's contents become `target`. `verify`: read back and compare afterwards.
         Raises TargetNotEmpty, TargetDenied, PathNotFound."""
     def check_trees(
-        self, roots: Sequence[bytes], *, bad_ids: Sequence[bytes] = ...
+        self,
+        roots: Sequence[bytes],
+        *,
+        bad_ids: Sequence[bytes] = ...,
+        time_limit_s: float | None = None,
     ) -> Task[CheckResult]:
         """Reads every distinct node below `roots` and asks for every chunk; `bad_ids` count as missing."""
     def check_packs(

@@ -124,13 +124,6 @@ class IndexDamaged(SnapstoreError):
     usual_hint = "reindex makes it anew"
 
 
-class CheckFailed(SnapstoreError):
-    """A check found damage."""
-
-    kind = "check-failed"
-    exit_code = 5
-
-
 # What was asked for
 
 
@@ -162,7 +155,7 @@ class InvalidArgument(SnapstoreError):
     exit_code = 2
 
 
-# Permission, time
+# Permission, interruption
 
 
 class OperationDenied(SnapstoreError):
@@ -184,13 +177,6 @@ class TargetDenied(OperationDenied):
 
     kind = "target-denied"
     usual_hint = "restore to where you may write, or as root"
-
-
-class OperationTimeout(SnapstoreError):
-    """The time allowed for the operation has passed."""
-
-    kind = "timeout"
-    exit_code = 15
 
 
 class Cancelled(SnapstoreError):

@@ -12,7 +12,7 @@ class Progress:
     """A moment of a long call. Totals are 0 while they are unknown."""
 
     phase: str
-    """`scan`, `create`, `restore`, `check`, `reindex`, `commit`."""
+    """`create`, `restore`, `export`, `check`, `reindex`, `du`."""
     files_done: int = 0
     bytes_done: int = 0
     files_total: int = 0

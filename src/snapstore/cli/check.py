@@ -43,7 +43,7 @@ class OptionalShare(HelpMixin):
     metavar="[=SHARE]",
     help="Read and verify all content, or a share: 10% or 1/7.",
 )
-@click.option("--time-limit", metavar="DURATION", help="Stop reading after this: 90s, 10m, 2h.")
+@click.option("--time-limit", metavar="DURATION", help="Stop after this: 90s, 10m, 2h.")
 @click.pass_obj
 def command(
     settings: Settings, /, refs: tuple[str, ...], read_data: float | None, time_limit: str | None
@@ -51,7 +51,8 @@ def command(
     """Check the store, and name the files that damage hits.
 
     Without REF, everything; else what those snapshots need. Without --read-data, that all trees can
-    be read and that every pack is there and knows its contents. Exit status 5 means damage.
+    be read and that every pack is there and knows its contents. Exit status 5 means damage; 0 that
+    none was found, which after --time-limit is said of what was checked.
     """
     with (
         open_store(settings, "r") as store,
@@ -71,6 +72,9 @@ def command(
 def _print(report: "CheckReport", settings: Settings, share: float) -> None:
     for problem in report.problems:
         _print_problem(problem)
+    more = report.problem_count - len(report.problems)
+    if more:
+        render.out(f"… and {more:,} more")
     if not settings.quiet:
         render.pairs(
             [
@@ -99,14 +103,15 @@ def _packs(report: "CheckReport", share: float) -> str:
 
 def _verdict(report: "CheckReport") -> str:
     if report.ok:
-        return "no damage found"
+        return "no damage found" if report.complete else "no damage found in what was checked"
     damage = [problem for problem in report.problems if problem.error]
     hit = {file for problem in damage for file in problem.affected}
     snapshots = {snapshot for snapshot, _ in hit}
-    found = render.amount(len(damage), "problem")
+    unlisted = report.problem_count - len(report.problems)
+    found = render.amount(len(damage) + unlisted, "problem")
     if not hit:
         return f"{found}, no file hit"
-    files = render.amount(len(hit), "file")
+    files = ("at least " if unlisted else "") + render.amount(len(hit), "file")
     return f"{found}; {files} hit in {render.amount(len(snapshots), 'snapshot')}"
 
 

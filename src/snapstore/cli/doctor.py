@@ -58,7 +58,7 @@ def _store(settings: Settings) -> Path | None:
     if named is not None:
         return Path(named)
     own = default_store()
-    return own if own.exists() else None
+    return own if os.path.exists(own) else None
 
 
 def _print(finding: "Finding") -> None:

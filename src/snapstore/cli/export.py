@@ -61,12 +61,12 @@ def command(settings: Settings, /, ref: str, output: str, format: str) -> int:
         render.document(result.to_dict())
     elif not to_stdout and not settings.quiet:
         _print(result, output)
-    if not result.left_out_count:
+    if not result.omitted_count:
         return errors.OK
-    entries = render.amount(result.left_out_count, "entry", "entries")
+    entries = render.amount(result.omitted_count, "entry", "entries")
     render.warning(f"{entries} left out: a {format} archive has no FIFOs and devices")
-    problems = ((path, "left out") for path in result.left_out)
-    for line in render.grouped(problems, result.left_out_count, full=settings.verbose):
+    problems = ((path, "left out") for path in result.omitted)
+    for line in render.grouped(problems, result.omitted_count, full=settings.verbose):
         render.note(line)
     return errors.PARTIAL
 

@@ -9,11 +9,10 @@ from snapstore.cli import left_out, render
 from snapstore.cli.pager import paged
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
+from snapstore.model.entries import TYPES
 
 if TYPE_CHECKING:
     from snapstore import FoundEntry
-
-_TYPES = ("file", "directory", "symlink", "fifo", "chardev", "blockdev")
 
 
 @declare(
@@ -36,9 +35,9 @@ _TYPES = ("file", "directory", "symlink", "fifo", "chardev", "blockdev")
     "--type",
     "types",
     multiple=True,
-    type=click.Choice(_TYPES),
+    type=click.Choice(TYPES),
     metavar="TYPE",
-    help=f"Only this type: {', '.join(_TYPES)}.",
+    help=f"Only this type: {', '.join(TYPES)}.",
 )
 @click.option("-l", "--long", is_flag=True, help="With mode, owner, group, size and time.")
 @click.pass_obj

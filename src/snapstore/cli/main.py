@@ -1,6 +1,7 @@
 """The command line as a whole: which commands there are, and how a run begins and ends."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -110,6 +111,7 @@ def snap() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit status. Never raises."""
+    _occupy_streams()
     settings = Settings(json="--json" in arguments, no_pager="--no-pager" in arguments)
     try:
         for stream in (sys.stdout, sys.stderr):
@@ -122,6 +124,22 @@ def run(arguments: Sequence[str]) -> int:
         from snapstore.cli import errors
 
         return errors.report(error, settings)
+
+
+def _occupy_streams() -> None:
+    """Puts /dev/null where standard streams are closed (`>&-`): else a file of the store would be
+    opened as such a number, and get what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Standard input for writing: to read what was never given is an error, not an empty
+            # file.
+            os.set_inheritable(os.open(os.devnull, os.O_WRONLY), True)
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _invoke(arguments: Sequence[str], settings: Settings) -> int:

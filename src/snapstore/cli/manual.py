@@ -38,7 +38,6 @@ STATUSES = {
     12: "No password, or a wrong one.",
     13: "No such snapshot, several of them, or no such path in it.",
     14: "Not allowed.",
-    15: "The time allowed has passed.",
     130: "Interrupted.",
     141: "Whoever read the output has gone.",
 }

@@ -104,19 +104,11 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-_TYPE_BITS = {
-    "file": stat.S_IFREG,
-    "directory": stat.S_IFDIR,
-    "symlink": stat.S_IFLNK,
-    "fifo": stat.S_IFIFO,
-    "chardev": stat.S_IFCHR,
-    "blockdev": stat.S_IFBLK,
-}
-
-
 def mode(type: str, bits: int) -> str:
     """Type and permissions as `ls -l` shows them."""
-    return stat.filemode(_TYPE_BITS[type] | bits)
+    from snapstore.model.entries import TYPES
+
+    return stat.filemode(TYPES[type] | bits)
 
 
 def entry_line(path: bytes, entry: "Entry", owners: dict[str, Any]) -> str:

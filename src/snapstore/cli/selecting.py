@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from snapstore.base import pathlist
 from snapstore.base.errors import InvalidArgument, SourceUnreadable
-from snapstore.cli import render
+from snapstore.cli import pathlist, render
 from snapstore.cli.errors import Usage
 from snapstore.cli.settings import Settings
 

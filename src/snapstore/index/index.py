@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from snapstore.base.errors import IndexDamaged, StoreFailed
 from snapstore.index import environment
 from snapstore.index.environment import Environment
+from snapstore.model.names import KIND_DIRECTORIES
 
 if TYPE_CHECKING:
     import lmdb
@@ -60,7 +61,7 @@ class PackTable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PackRow:
-    """A pack as the index knows it. `kind`: 1 data, 2 meta; sizes in bytes; `session`: 16 bytes."""
+    """A pack as the index knows it. `kind`: DATA or META; sizes in bytes; `session`: 16 bytes."""
 
     number: int
     state: int
@@ -84,7 +85,11 @@ class PackRow:
 
 def _row(number: int, data: bytes) -> PackRow:
     row = PackRow(number, *_ROW.unpack(data)) if len(data) == _ROW.size else None
-    if row is None or row.kind not in (1, 2) or row.state not in (_PARTIAL, _PRESENT, _GONE):
+    if (
+        row is None
+        or row.kind not in KIND_DIRECTORIES
+        or row.state not in (_PARTIAL, _PRESENT, _GONE)
+    ):
         raise IndexDamaged(
             f"the index has a damaged row for pack number {number}", hint="run reindex"
         )

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from snapstore.base.errors import InvalidArgument, StoreTooNew
 from snapstore.model import canonical
@@ -123,10 +122,6 @@ class Config:
     def unknown_optional(self) -> tuple[str, ...]:
         """Optional features that a writer would have to know."""
         return tuple(name for name in self.optional if name not in KNOWN_FEATURES)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, with the keys of the object `config`."""
-        return canonical.decode_object(self.encode())
 
 
 def compression_name(name: str) -> str:

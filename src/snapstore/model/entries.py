@@ -1,11 +1,22 @@
 """Entries: what a tree holds, and where."""
 
+import stat
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from snapstore.base.bytestext import path_fields
 
 PathBytes = bytes
+
+TYPES = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "chardev": stat.S_IFCHR,
+    "blockdev": stat.S_IFBLK,
+}
+"""Types of entries, with their bits in a mode."""
 
 
 class Entry(Protocol):

@@ -19,7 +19,9 @@ _REF = re.compile(r"ref/([a-z]+)/([0-9a-f]{32})-(\d{8})-([0-9a-f]{8})")
 _LEASE = re.compile(r"sess/([0-7][0-9a-hjkmnp-tv-z]{25})-(\d{4})")
 _GENERATION = re.compile(r"gc/(\d{8})-([0-9a-f]{32})(?:-(sweep|done))?")
 
-KIND_DIRECTORIES = {1: "data", 2: "meta"}
+DATA, META = 1, 2
+"""Kinds of packs: of content, and of trees."""
+KIND_DIRECTORIES = {DATA: "data", META: "meta"}
 _KINDS = {name: kind for kind, name in KIND_DIRECTORIES.items()}
 
 
@@ -63,7 +65,7 @@ class GenerationName:
 
 
 def pack(kind: int, id: bytes) -> str:
-    """Name of a pack; `kind`: 1 data, 2 meta."""
+    """Name of a pack; `kind`: DATA or META."""
     text = id.hex()
     return f"{KIND_DIRECTORIES[kind]}/{text[:2]}/{text}"
 

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 from snapstore.base.errors import DamagedObject
+from snapstore.model.names import KIND_DIRECTORIES
 
 MAX_PACKS = 1 << 20
 MAX_PACK_BYTES = 134_217_728
@@ -11,7 +12,7 @@ MAX_PACK_BYTES = 134_217_728
 
 @dataclass(frozen=True, slots=True, order=True)
 class PackRef:
-    """A pack: id (32 bytes), kind (1 data, 2 meta), size in bytes."""
+    """A pack: id (32 bytes), kind (DATA or META), size in bytes."""
 
     id: bytes
     kind: int
@@ -53,7 +54,7 @@ class Refs:
             packs.append(PackRef(id, kind, size))
         refs = cls(tuple(packs), payload[0] == 1)
         ordered = all(a.id < b.id for a, b in itertools.pairwise(packs))
-        sound = all(pack.kind in (1, 2) and pack.size <= MAX_PACK_BYTES for pack in packs)
+        sound = all(pack.kind in KIND_DIRECTORIES and pack.size <= MAX_PACK_BYTES for pack in packs)
         if at != len(payload) or not ordered or not sound:
             raise DamagedObject("a list of packs is damaged")
         return refs

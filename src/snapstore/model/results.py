@@ -90,7 +90,7 @@ class CreateResult(_Result):
         return {
             **_Result.to_dict(self),
             "unreadable": [{**path_fields(path), "error": why} for path, why in self.unreadable],
-            "changed": [path_fields(path)["path"] for path in self.changed],
+            "changed": [path_fields(path) for path in self.changed],
             "partial": self.partial,
         }
 
@@ -99,7 +99,7 @@ class CreateResult(_Result):
 class ExportResult(_Result):
     """What an export wrote. `others`: links, FIFOs, devices; `bytes`: contents of the files.
 
-    `left_out`: paths of what the format cannot hold (a zip: FIFOs and devices), at most 10,000.
+    `omitted`: paths of what the format cannot hold (a zip: FIFOs and devices), at most 10,000.
     """
 
     snapshot: str
@@ -109,15 +109,15 @@ class ExportResult(_Result):
     others: int
     bytes: int
     written_bytes: int
-    left_out: list[PathBytes]
-    left_out_count: int
+    omitted: list[PathBytes]
+    omitted_count: int
     elapsed_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
             **_Result.to_dict(self),
-            "left_out": [path_fields(path) for path in self.left_out],
+            "omitted": [path_fields(path) for path in self.omitted],
         }
 
 
@@ -190,8 +190,8 @@ class RestoreResult(_Result):
 
 @dataclass(frozen=True, slots=True)
 class CheckProblem:
-    """Something wrong. `kind`: `pack`, `snapshot`, `tree`, `index`, `foreign` (a note, not an
-    error).
+    """Something wrong. `kind`: `pack`, `snapshot`, `tree`, `index`, `config`; `foreign` (a note,
+    not an error).
 
     `name`: of the object; `affected`: (snapshot id, path) of what it hits.
     """
@@ -221,6 +221,7 @@ class CheckProblem:
 class CheckReport(_Result):
     """What a check found. `complete` is False when its time limit ended it early.
 
+    `problems`: at most 100,000 of the packs and as many of the trees; `problem_count`: of all.
     `bytes`: sizes of the packs checked, whether their contents were read or not.
     """
 
@@ -230,13 +231,15 @@ class CheckReport(_Result):
     nodes: int
     chunks: int
     problems: list[CheckProblem]
+    problem_count: int
     complete: bool
     elapsed_s: float
 
     @property
     def ok(self) -> bool:
         """Whether nothing is damaged."""
-        return not any(problem.error for problem in self.problems)
+        listed = any(problem.error for problem in self.problems)
+        return not listed and self.problem_count == len(self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

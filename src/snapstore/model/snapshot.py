@@ -26,7 +26,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One path that a snapshot took. `path`: absolute, or a stream's name; `id`: hexadecimal.
+    """One path that a snapshot took. `path`: absolute, or a name (a stream's, or of an archive that
+    was imported under one); `id`: hexadecimal.
 
     `entries` and `bytes` count everything below, the root included.
     """
@@ -115,11 +116,8 @@ class Snapshot:
 
     @property
     def created_at(self) -> datetime:
-        """`time_ns` to the microsecond; clamped to the years that datetime knows."""
-        try:
-            return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
-        except OverflowError:
-            return datetime.max.replace(tzinfo=UTC)
+        """`time_ns` to the microsecond."""
+        return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
 
     @property
     def partial(self) -> bool:
@@ -159,7 +157,7 @@ class Snapshot:
                 {**bytestext.path_fields(path), "error": error} for path, error in self.unreadable
             ],
             "unreadable_count": self.unreadable_count,
-            "changed": [bytestext.to_text(path) for path in self.changed],
+            "changed": [bytestext.path_fields(path) for path in self.changed],
             "streams": list(self.streams),
             "rules": self.rules,
             "skipped": self.skipped,

@@ -60,6 +60,7 @@ class _Check:
     meter: Meter
     time_limit_s: float | None
     problems: list[CheckProblem] = field(default_factory=list)
+    unlisted: int = 0
     packs: int = 0
     pack_bytes: int = 0
     complete: bool = True
@@ -99,6 +100,7 @@ class _Check:
             nodes=nodes,
             chunks=chunks,
             problems=self.problems,
+            problem_count=len(self.problems) + self.unlisted,
             complete=self.complete,
             elapsed_s=self.meter.elapsed_s,
         )
@@ -194,6 +196,7 @@ class _Check:
         self.packs += result.packs
         self.pack_bytes += result.bytes
         self.complete &= result.complete
+        self.unlisted += result.problem_count - len(result.problems)
         for kind, id, what in result.problems:
             self._add("pack", names.pack(kind, id), what)
         if not result.bad_ids:
@@ -241,14 +244,15 @@ class _Check:
         for snapshot in snapshots:
             for root in snapshot.roots:
                 roots[root.id].append((snapshot.id, root.path))
-        if self._left_s() == 0:
-            self.complete = False
-            return 0, 0
         index = self.repository.index()
         view = DedupView(index, index.numbers(bad_packs).values())
         ids = [bytes.fromhex(id) for id in roots]
-        task = self.repository.reader_of(view).check_trees(ids, bad_ids=bad_ids)
+        task = self.repository.reader_of(view).check_trees(
+            ids, bad_ids=bad_ids, time_limit_s=self._left_s()
+        )
         result = self.meter.wait(task)
+        self.complete &= result.complete
+        self.unlisted += result.problem_count - len(result.problems)
         users = list(roots.values())
         for number, below, what in result.problems:
             affected = [(id, places.join(path, below)) for id, path in users[number]]

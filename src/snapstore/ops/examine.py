@@ -76,11 +76,11 @@ def _store(path: Path, cache_dir: Path | None) -> tuple[Finding, Repository | No
         if repository is not None:
             repository.close()
         return Finding("store", "wrong", error.message, error.hint), None
-    unread = sum(snapshot.status == "damaged" for snapshot in snapshots)
+    unread = sum(snapshot.status != "ready" for snapshot in snapshots)
     count = len(snapshots)
     text = f"{path}, {count} {'snapshot' if count == 1 else 'snapshots'}"
     if unread:
-        hint = "check says what is damaged"
+        hint = "check says why"
         return Finding("store", "wrong", f"{text}, of which {unread} cannot be read", hint), (
             repository
         )
@@ -101,12 +101,12 @@ def _index(repository: Repository) -> Finding:
             "let the store or the cache directory be writable by you alone",
         )
     kind = file_system(local)
-    remote = medium.remote_kind(local)
-    if remote is not None:
+    network = medium.network_kind(local)
+    if network is not None:
         return Finding(
             "index",
             "wrong",
-            f"{local} is on a network file system ({kind or remote}), where it can be damaged",
+            f"{local} is on a network file system ({kind or network}), where it can be damaged",
             "set XDG_CACHE_HOME to a directory on a local disk",
         )
     try:
@@ -135,7 +135,7 @@ def file_system(path: Path) -> str | None:
 def _space(store: Path) -> Iterator[Finding]:
     """Free bytes and inodes where the store is, or is to be."""
     place = store
-    while not place.exists() and place != place.parent:
+    while not os.path.exists(place) and place != place.parent:
         place = place.parent
     try:
         state = os.statvfs(place)

@@ -32,7 +32,7 @@ def export(
 
     Named as after a restore: a single directory's contents stand at the top, several roots at their
     recorded paths without the leading slash. Raises PathNotFound, InvalidArgument, TargetInvalid,
-    TargetDenied, DamagedObject, NoSpace, Cancelled, BrokenPipeError.
+    TargetDenied, DamagedObject, NoSpace, StorageError, Cancelled, BrokenPipeError.
     """
     require_ready(snapshot)
     if format not in FORMATS:
@@ -64,8 +64,8 @@ def export(
         others=counts.others,
         bytes=counts.bytes,
         written_bytes=counts.written_bytes,
-        left_out=[],
-        left_out_count=0,
+        omitted=[],
+        omitted_count=0,
         elapsed_s=meter.elapsed_s,
     )
 

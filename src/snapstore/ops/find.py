@@ -6,13 +6,12 @@ from snapstore import _native
 from snapstore.base.errors import InvalidArgument, PathNotFound
 from snapstore.base.units import Size, size_bytes
 from snapstore.model import times
+from snapstore.model.entries import TYPES
 from snapstore.model.findings import FoundEntry
 from snapstore.model.references import newest_first
 from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import places
 from snapstore.repository.open import Repository
-
-TYPES = ("file", "directory", "symlink", "fifo", "chardev", "blockdev")
 
 
 def find(

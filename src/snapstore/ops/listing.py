@@ -1,6 +1,6 @@
 """Listing: snapshots, what is in them, and the contents of a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from snapstore import _native
 from snapstore.base.bytestext import to_text
@@ -8,7 +8,7 @@ from snapstore.base.errors import InvalidArgument, PathNotFound
 from snapstore.model import references
 from snapstore.model.entries import ListedEntry
 from snapstore.model.filters import Filter
-from snapstore.model.snapshot import Snapshot, require_ready
+from snapstore.model.snapshot import Root, Snapshot, require_ready
 from snapstore.ops import places
 from snapstore.ops.places import Place
 from snapstore.repository.open import Repository
@@ -80,31 +80,24 @@ def ls(
     repository: Repository, snapshot: Snapshot, path: bytes, *, recursive: bool
 ) -> Iterator[ListedEntry]:
     """Entries of a directory, or the one entry that is no directory; roots without a path.
-    PathNotFound.
+    PathNotFound, at once.
     """
     require_ready(snapshot)
     reader = repository.reader(snapshot)
-    roots = list(snapshot.roots)
-    if path:
-        try:
-            place = places.find(reader, snapshot, path, suggest=True)
-        except PathNotFound:
-            roots = places.roots_below(snapshot, path)
-            if not roots:
-                raise
-        else:
-            yield from _at(reader, place, recursive)
-            return
-    for root in roots:
-        entry = reader.root(bytes.fromhex(root.id))
-        yield ListedEntry(root.path, entry)
-        if recursive and entry.type == "directory":
-            yield from _below(reader, root.path, entry, True)
+    if not path:
+        return _roots(reader, snapshot.roots, recursive)
+    try:
+        return _at(reader, places.find(reader, snapshot, path, suggest=True), recursive)
+    except PathNotFound:
+        roots = places.roots_below(snapshot, path)
+        if not roots:
+            raise
+        return _roots(reader, roots, recursive)
 
 
 def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[bytes]:
-    """Content of a file, piece by piece, each verified. PathNotFound, InvalidArgument (no file),
-    DamagedObject.
+    """Content of a file, piece by piece, each verified. PathNotFound, InvalidArgument (no file), at
+    once; DamagedObject.
     """
     require_ready(snapshot)
     if not path and len(snapshot.roots) > 1:
@@ -120,8 +113,19 @@ def read(repository: Repository, snapshot: Snapshot, path: bytes) -> Iterator[by
             f"{to_text(place.path)} is not a file but a {entry.type}",
             hint=f"ls shows what files there are; name one with {snapshot.short_id}:PATH",
         )
-    for offset in range(0, entry.size, READ_BYTES):
-        yield reader.read(entry, offset, min(READ_BYTES, entry.size - offset))
+    pieces = range(0, entry.size, READ_BYTES)
+    return (reader.read(entry, at, min(READ_BYTES, entry.size - at)) for at in pieces)
+
+
+def _roots(
+    reader: "_native.Reader", roots: Iterable[Root], recursive: bool
+) -> Iterator[ListedEntry]:
+    """Roots, each before what is in it."""
+    for root in roots:
+        entry = reader.root(bytes.fromhex(root.id))
+        yield ListedEntry(root.path, entry)
+        if recursive and entry.type == "directory":
+            yield from _below(reader, root.path, entry, True)
 
 
 def _at(reader: "_native.Reader", place: Place, recursive: bool) -> Iterator[ListedEntry]:

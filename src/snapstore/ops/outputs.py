@@ -1,13 +1,20 @@
 """Outputs: where an export goes. A file appears under its name when it is whole, or not at all."""
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from typing import Any
 
 from snapstore.base.bytestext import to_text
-from snapstore.base.errors import TargetDenied, TargetInvalid
+from snapstore.base.errors import (
+    NoSpace,
+    SnapstoreError,
+    StorageError,
+    TargetDenied,
+    TargetInvalid,
+)
 
 _HINT = "name a file in a directory that is there and that you may write to"
 
@@ -17,16 +24,23 @@ def opened(file: Any) -> Iterator[int]:
     """A descriptor to write to: of a path, of an object with `fileno()`, or `file` itself.
 
     What is no regular file (a FIFO, `/dev/null`) is written to as it is. TargetInvalid,
-    TargetDenied.
+    TargetDenied; trouble with writing: NoSpace, StorageError, BrokenPipeError.
     """
-    if isinstance(file, int):
-        yield file
-    elif hasattr(file, "fileno"):
-        file.flush()
-        yield file.fileno()
-    else:
-        with _opened_path(os.path.realpath(os.fsencode(file))) as descriptor:
-            yield descriptor
+    path = None
+    try:
+        if isinstance(file, int):
+            yield file
+        elif hasattr(file, "fileno"):
+            file.flush()
+            yield file.fileno()
+        else:
+            path = os.path.realpath(os.fsencode(file))
+            with _opened_path(path) as descriptor:
+                yield descriptor
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _failure(path, error) from error
 
 
 @contextlib.contextmanager
@@ -52,6 +66,18 @@ def _opened_path(path: bytes) -> Iterator[int]:
         raise
     finally:
         os.close(descriptor)
+
+
+def _failure(path: bytes | None, error: OSError) -> SnapstoreError:
+    """Our error for one of writing, of the same classes as those of the core."""
+    name = "the output" if path is None else to_text(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(
+            f"no space left: cannot write to {name}", hint="free some space, then run it again"
+        )
+    return StorageError(
+        f"cannot write to {name}: {error.strerror or error}", hint="write it somewhere else"
+    )
 
 
 def _message(path: bytes, error: OSError) -> str:

@@ -11,13 +11,15 @@ def stats(repository: Repository) -> StoreStats:
     index = repository.index()
     packs = [row for row in index.rows() if row.present]
     snapshots = [s for s in repository.catalog.snapshots() if s.status == "ready"]
-    sizes = {kind: sum(row.size for row in packs if row.kind == kind) for kind in (1, 2)}
+    sizes = {
+        kind: sum(row.size for row in packs if row.kind == kind) for kind in names.KIND_DIRECTORIES
+    }
     times = sorted(s.created_at for s in snapshots)
     return StoreStats(
         snapshots=len(snapshots),
         packs=len(packs),
-        data_bytes=sizes[1],
-        meta_bytes=sizes[2],
+        data_bytes=sizes[names.DATA],
+        meta_bytes=sizes[names.META],
         other_bytes=_other_bytes(repository),
         chunks=sum(row.chunks for row in packs),
         plain_bytes=sum(row.plain_bytes for row in packs),

@@ -5,7 +5,6 @@ hard links (each name gets a copy), no FIFOs and devices (left out), no attribut
 """
 
 import os
-import stat
 import struct
 import tempfile
 import zlib
@@ -18,7 +17,7 @@ from typing import IO
 
 from snapstore import _native
 from snapstore.base.errors import Cancelled
-from snapstore.model.entries import Entry
+from snapstore.model.entries import TYPES, Entry
 from snapstore.model.results import ExportResult
 from snapstore.model.snapshot import MAX_LISTED, Snapshot
 from snapstore.ops import listing
@@ -36,7 +35,7 @@ _LIMIT_32 = _MAX_32 - (64 << 20)
 """Larger files get sizes of 64 bits: compressing may make them a little longer."""
 _STORED, _DEFLATED = 0, 8
 _MADE_ON_UNIX = 3 << 8 | 45
-_TYPES = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_HELD = ("file", "directory", "symlink")
 
 
 def write(
@@ -67,8 +66,8 @@ def write(
         others=archive.others,
         bytes=archive.content_bytes,
         written_bytes=archive.offset,
-        left_out=archive.left_out,
-        left_out_count=archive.left_out_count,
+        omitted=archive.omitted,
+        omitted_count=archive.omitted_count,
         elapsed_s=meter.elapsed_s,
     )
 
@@ -112,8 +111,8 @@ class _Zip:
     directories: int = 0
     others: int = 0
     content_bytes: int = 0
-    left_out: list[bytes] = field(default_factory=list)
-    left_out_count: int = 0
+    omitted: list[bytes] = field(default_factory=list)
+    omitted_count: int = 0
 
     def add_all(self, members: Iterator[tuple[bytes, Entry]]) -> None:
         """Adds members in order; small contents are compressed by several threads."""
@@ -121,8 +120,8 @@ class _Zip:
         pool = ThreadPoolExecutor(_WORKERS)
         try:
             for name, entry in members:
-                if entry.type not in _TYPES:
-                    self._leave_out(name)
+                if entry.type not in _HELD:
+                    self._omit(name)
                     continue
                 if entry.type == "file" and entry.size > SMALL_BYTES:
                     self._write_waiting(waiting, 0)
@@ -135,10 +134,10 @@ class _Zip:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _leave_out(self, name: bytes) -> None:
-        self.left_out_count += 1
-        if len(self.left_out) < MAX_LISTED:
-            self.left_out.append(name)
+    def _omit(self, name: bytes) -> None:
+        self.omitted_count += 1
+        if len(self.omitted) < MAX_LISTED:
+            self.omitted.append(name)
 
     def _count(self, entry: Entry) -> None:
         self.files += entry.type == "file"
@@ -197,7 +196,7 @@ class _Zip:
         stored, size, start = (
             _MAX_32 if number > _LIMIT_32 else number for number in (stored, size, start)
         )
-        mode = _TYPES[entry.type] | entry.mode
+        mode = TYPES[entry.type] | entry.mode
         self.directory.write(
             struct.pack(
                 "<4sHHHHLLLLHHHHHLL",

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from snapstore.repository.objects import LocalObjects, Stamp
 SPARE = 32
 """So many objects that are not in the file are read one by one rather than writing it again."""
 
+_LEFT_S = 3600
+"""A new file that is older has no writer any more."""
 _NAME = "local/catalog"
 _UNREAD = (DamagedObject, StorageError, StoreTooNew)
 
@@ -194,7 +197,17 @@ class Catalog:
             nonce = os.urandom(16)
             new.write_bytes(self._frames.encode(FrameType.LABEL, _NAME, nonce, _pack(self._kept)))
             os.replace(new, self._file)
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _sweep(self._file.parent)
+
+
+def _sweep(local: Path) -> None:
+    """Removes what writers that were killed left of new files."""
+    for left in local.glob("catalog-*"):
+        if time.time() - left.stat().st_mtime > _LEFT_S:
+            left.unlink()
 
 
 def _pack(kept: dict[str, tuple[Stamp, bytes]]) -> bytes:

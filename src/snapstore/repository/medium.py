@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-_REMOTE = {
+_NETWORKED = {
     0x6969: "nfs",
     0x517B: "smb",
     0xFF534D42: "cifs",
@@ -21,13 +21,13 @@ _REMOTE = {
 }
 
 
-def remote_kind(path: Path) -> str | None:
+def network_kind(path: Path) -> str | None:
     """Name of the network (or FUSE) file system under `path`; None for a local one."""
     buffer = ctypes.create_string_buffer(512)
     if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), buffer):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fspath(path))
-    return _REMOTE.get(ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF)
+    return _NETWORKED.get(ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF)
 
 
 def writable(path: Path) -> bool:

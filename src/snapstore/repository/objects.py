@@ -74,9 +74,9 @@ class ObjectStore(Protocol):
 class LocalObjects:
     """The objects in a directory of a local or network file system."""
 
-    def __init__(self, path: Path, *, remote: bool = False) -> None:
+    def __init__(self, path: Path, *, networked: bool = False) -> None:
         self.path = path
-        self.remote = remote
+        self.networked = networked
 
     def list(self, prefix: str) -> list[str]:
         with _translated("list", self.path / prefix):
@@ -154,7 +154,7 @@ class LocalObjects:
     def hold(self, name: str, data: bytes) -> "LocalHold":
         # A lease that a power cut takes away was dead anyway: nothing of it needs to reach the
         # disk.
-        return LocalHold(self._put(name, data, durable=self.remote))
+        return LocalHold(self._put(name, data, durable=self.networked))
 
     def held(self, name: str) -> bool:
         with _translated("lock", self.path / name):
@@ -171,7 +171,7 @@ class LocalObjects:
                 os.close(descriptor)
         # Locks may not reach other machines on a network file system; there a lease needs to be old
         # as well.
-        return self.remote and age_s < _GRACE_S
+        return self.networked and age_s < _GRACE_S
 
     def clean(self) -> None:
         """Removes what dead writers left in `tmp/`, as far as it can: what stays harms nobody."""
@@ -181,7 +181,7 @@ class LocalObjects:
                 descriptor = open_at_once(self.path / name, flags)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if _age_s(descriptor) > (_GRACE_S if self.remote else _YOUNG_S):
+                    if _age_s(descriptor) > (_GRACE_S if self.networked else _YOUNG_S):
                         os.unlink(self.path / name)
                 finally:
                     os.close(descriptor)

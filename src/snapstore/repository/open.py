@@ -18,12 +18,14 @@ from snapstore.base.errors import (
     SnapstoreError,
     StorageError,
     StoreExists,
+    StoreFailed,
     StoreNotFound,
     StoreReadOnly,
     StoreTooNew,
 )
 from snapstore.model import names
 from snapstore.model.config import Config
+from snapstore.model.names import META
 from snapstore.model.refs import PackRef
 from snapstore.model.snapshot import Snapshot
 from snapstore.repository import keys, making, medium
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 
 GARBAGE_SHARE = 0.5
 """Share of records of deleted packs at which the index is rebuilt."""
-META = 2
 MAX_PRELOADED = 1000
 """Packs of tree nodes whose tables are read ahead."""
 FEW = 2
@@ -84,6 +85,7 @@ class Repository:
         self.host = os.uname().nodename
         self._cache_dir = cache_dir
         self._lock = threading.RLock()
+        self._closed = False
         self._index: Index | None = None
         self._reader: _native.Reader | None = None
         self.local = self._choose_local()
@@ -134,7 +136,7 @@ class Repository:
         payload = _read_config(path)
         config = Config.decode(payload)
         try:
-            objects = LocalObjects(path, remote=medium.remote_kind(path) is not None)
+            objects = LocalObjects(path, networked=medium.network_kind(path) is not None)
         except OSError as error:
             raise storage_error("open", path, error) from error
         opened = keys.open_keys(Frames(objects, None), config, payload, password)
@@ -152,6 +154,7 @@ class Repository:
         again from the packs.
         """
         with self._lock:
+            self._closed = True
             self._reader = None
             if self._index is not None:
                 index, self._index = self._index, None
@@ -163,7 +166,7 @@ class Repository:
         cache, else nowhere. Names and ids of a sealed store never stand in it unsealed.
         """
         local = self.path / "local"
-        if not self.objects.remote and not self.config.sealed:
+        if not self.objects.networked and not self.config.sealed:
             if self.writable:
                 with contextlib.suppress(OSError):
                     local.mkdir(mode=0o700)
@@ -231,8 +234,13 @@ class Repository:
         return StatCaches(self.local) if self.local else None
 
     def index(self) -> "Index":
-        """The index. One that is damaged, foreign or missing is made anew (empty)."""
+        """The index. One that is damaged, foreign or missing is made anew (empty).
+
+        StoreFailed after `close`: what is still being read would open it for nobody to close.
+        """
         with self._lock:
+            if self._closed:
+                raise StoreFailed("the store was closed")
             if self._index is None:
                 self._index = self._open_index()
             return self._index
@@ -376,15 +384,9 @@ def _read_config(path: Path) -> bytes:
         with open(name, "rb", opener=open_at_once) as file:
             data = file.read(MAX_OBJECT_BYTES)
     except FileNotFoundError:
-        if path.is_dir() and not making.vacant(path):
-            if name.exists():  # it was made just now
-                return _read_config(path)
-            raise NotAStore(
-                f"{path} has files but is not a store", hint="init makes one in a new directory"
-            ) from None
-        raise StoreNotFound(
-            f"there is no store at {path}", hint="init makes one", path=os.fspath(path)
-        ) from None
+        if name.exists():  # it was made just now
+            return _read_config(path)
+        raise _no_store(path) from None
     except PermissionError as error:
         raise OperationDenied(
             f"cannot read {name}: {error.strerror}", hint="to read it, be the owner of the store"
@@ -395,6 +397,20 @@ def _read_config(path: Path) -> bytes:
         return _native.read_frame(None, FrameType.CONFIG, names.CONFIG, data)[1]
     except DamagedObject as error:
         raise NotAStore(f"{name} is not a store's config: {error}") from error
+
+
+def _no_store(path: Path) -> SnapstoreError:
+    """What is said of a path at which no config is."""
+    try:
+        if path.is_dir() and not making.vacant(path):
+            return NotAStore(
+                f"{path} has files but is not a store", hint="init makes one in a new directory"
+            )
+    except OSError as error:
+        return storage_error("list", path, error)
+    return StoreNotFound(
+        f"there is no store at {path}", hint="init makes one", path=os.fspath(path)
+    )
 
 
 def new_id() -> bytes:

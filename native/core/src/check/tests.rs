@@ -1,15 +1,18 @@
 use super::*;
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::index::{Index, Location};
 use crate::node::{encode_inner, encode_leaf, Child, Chunk, Content, Directory, Entry, Key, List, Sequence, What};
-use crate::pack::Kind;
+use crate::pack::{Kind, Pack};
 use crate::progress::Progress;
+use crate::reader::Reader;
 use crate::testing::*;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn trees(store: &mut TestStore, roots: &[Id], bad: &[Id]) -> TreesChecked {
-    check_trees(&store.reader(), roots, bad, &Progress::default()).unwrap()
+    check_trees(&store.reader(), roots, bad, None, &Progress::default()).unwrap()
 }
 
 fn all_packs(store: &TestStore) -> Vec<(Kind, Id, u64)> {
@@ -52,7 +55,7 @@ fn intact_trees_are_read_once() {
     for mut store in [TestStore::new(), TestStore::sealed()] {
         let (roots, _) = two_roots(&mut store);
         let one = trees(&mut store, &roots[..1], &[]);
-        assert_eq!((one.problem_count, one.problems), (0, vec![]));
+        assert_eq!((one.problem_count, one.problems, one.complete), (0, vec![], true));
         assert!(one.chunks > 790 && one.nodes >= 8, "{} {}", one.chunks, one.nodes);
         let both = trees(&mut store, &roots, &[]);
         assert_eq!((both.problem_count, both.chunks), (0, one.chunks));
@@ -192,7 +195,7 @@ fn every_flipped_byte_of_a_pack_is_found_and_costs_its_block_only() {
         damaged[at] ^= 0x10;
         fs::write(&path, &damaged).unwrap();
         let found = packs(&store, true);
-        assert_eq!(found.problems.len(), 1, "byte {at}: {:?}", found.problems);
+        assert_eq!((found.problems.len(), found.problem_count), (1, 1), "byte {at}: {:?}", found.problems);
         assert!(found.bad_ids.len() <= 3, "byte {at}");
         if packs(&store, false).problems.is_empty() {
             assert!(!found.bad_ids.is_empty(), "byte {at}");
@@ -254,6 +257,44 @@ fn limits_and_cancelling_end_a_check() -> Result<()> {
     assert!(matches!(found, Err(Error::Cancelled)));
     let top = store.dir("", vec![]);
     let root = store.root(top, vec![]);
-    assert!(matches!(check_trees(&store.reader(), &[root], &[], &cancelled), Err(Error::Cancelled)));
+    assert!(matches!(check_trees(&store.reader(), &[root], &[], None, &cancelled), Err(Error::Cancelled)));
+    Ok(())
+}
+
+/// An index that takes its time.
+struct Slow(Arc<MapIndex>);
+
+impl Index for Slow {
+    fn locate(&self, ids: &[Id]) -> Result<Vec<Option<Location>>> {
+        std::thread::sleep(Duration::from_millis(300));
+        self.0.locate(ids)
+    }
+
+    fn pack(&self, number: u32) -> Result<(Kind, Id)> {
+        self.0.pack(number)
+    }
+
+    fn add_pack(&self, pack: Pack) -> Result<()> {
+        self.0.add_pack(pack)
+    }
+}
+
+#[test]
+fn a_time_limit_ends_the_checking_of_trees() -> Result<()> {
+    let mut store = TestStore::new();
+    let (roots, _) = two_roots(&mut store);
+    let found = check_trees(&store.reader(), &roots, &[], Some(Duration::ZERO), &Progress::default())?;
+    assert_eq!((found.complete, found.nodes, found.problem_count), (false, 0, 0));
+    let limit = Some(Duration::from_secs(3600));
+    assert!(check_trees(&store.reader(), &roots, &[], limit, &Progress::default())?.complete);
+    // Damage that was found when there was no time left to name it.
+    let root =
+        store.root(entry("", What::File { size: 1000, content: Content::One(Id([9; 32])), holes: None }), vec![]);
+    store.flush();
+    let index = Arc::new(Slow(store.index.clone()));
+    let reader = Arc::new(Reader::new(store.dir.path(), store.keys.clone(), index, 1 << 20));
+    let found = check_trees(&reader, &[root], &[], Some(Duration::from_millis(200)), &Progress::default())?;
+    assert_eq!((found.complete, named(&found)), (false, vec![(0, String::new())]));
+    assert!(found.problems[0].reason.contains("before that could be named"), "{:?}", found.problems);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::MAX_PROBLEMS;
 use crate::error::{Error, Result};
@@ -35,25 +36,36 @@ pub struct TreesChecked {
     /// At most `MAX_PROBLEMS`.
     pub problems: Vec<TreeProblem>,
     pub problem_count: u64,
+    /// False when the time limit ended it early.
+    pub complete: bool,
 }
 
 /// Reads every distinct node below `roots` and asks where every chunk stands; `bad_ids` count as missing. That a chunk can
-/// be read is not seen here, but by `check_packs`. Fails when cancelled, or when the index fails.
-pub fn check_trees(reader: &Arc<Reader>, roots: &[Id], bad_ids: &[Id], progress: &Progress) -> Result<TreesChecked> {
+/// be read is not seen here, but by `check_packs`. After `time_limit` no node is read any more. Fails when cancelled, or
+/// when the index fails.
+pub fn check_trees(
+    reader: &Arc<Reader>,
+    roots: &[Id],
+    bad_ids: &[Id],
+    time_limit: Option<Duration>,
+    progress: &Progress,
+) -> Result<TreesChecked> {
     let bad: HashSet<Id> = bad_ids.iter().copied().collect();
-    let mut first = Walk::new(reader, &bad, progress, false);
-    for (number, root) in roots.iter().enumerate() {
-        first.walk_root(number, root)?;
-    }
-    first.ask()?;
+    let until = time_limit.map(|limit| Instant::now() + limit);
+    let mut first = Walk::new(reader, &bad, until, progress, false);
+    first.walk_roots(roots)?;
     let mut checked = first.found;
-    if first.is_wrong {
-        let mut second = Walk::new(reader, &bad, progress, true);
-        for (number, root) in roots.iter().enumerate() {
-            second.walk_root(number, root)?;
+    if let Some(root) = first.wrong {
+        let mut second = Walk::new(reader, &bad, until, progress, true);
+        second.walk_roots(roots)?;
+        if second.found.problems.is_empty() && !second.found.complete {
+            let reason = "something in it is damaged; the time limit came before that could be named".into();
+            second.found.problems.push(TreeProblem { root, path: Vec::new(), reason });
+            second.found.problem_count = 1;
         }
         checked.problems = second.found.problems;
         checked.problem_count = second.found.problem_count;
+        checked.complete &= second.found.complete;
     }
     Ok(checked)
 }
@@ -130,6 +142,7 @@ type OnLeaf<'a, 'f, T> = dyn FnMut(&mut Walk<'a>, &[T], &mut Fault) -> Result<()
 struct Walk<'a> {
     reader: &'a Reader,
     bad: &'a HashSet<Id>,
+    until: Option<Instant>,
     progress: &'a Progress,
     naming: bool,
     /// Totals below the nodes that need not be read again: all that were read, or, when naming, those found clean.
@@ -139,32 +152,60 @@ struct Walk<'a> {
     /// Packs that were tried.
     packs: HashMap<u32, bool>,
     waiting: Vec<Chunk>,
-    is_wrong: bool,
+    /// The first root in which something is wrong.
+    wrong: Option<usize>,
     root: usize,
     path: Vec<u8>,
     found: TreesChecked,
 }
 
 impl<'a> Walk<'a> {
-    fn new(reader: &'a Reader, bad: &'a HashSet<Id>, progress: &'a Progress, naming: bool) -> Walk<'a> {
+    fn new(
+        reader: &'a Reader,
+        bad: &'a HashSet<Id>,
+        until: Option<Instant>,
+        progress: &'a Progress,
+        naming: bool,
+    ) -> Walk<'a> {
         Walk {
             reader,
             bad,
+            until,
             progress,
             naming,
             known: HashMap::new(),
             dirty: HashMap::new(),
             packs: HashMap::new(),
             waiting: Vec::new(),
-            is_wrong: false,
+            wrong: None,
             root: 0,
             path: Vec::new(),
-            found: TreesChecked::default(),
+            found: TreesChecked { complete: true, ..TreesChecked::default() },
         }
     }
 
+    fn walk_roots(&mut self, roots: &[Id]) -> Result<()> {
+        for (number, root) in roots.iter().enumerate() {
+            match self.walk_root(number, root) {
+                Err(Error::Cancelled) if !self.found.complete => return self.ask(),
+                walked => walked?,
+            }
+            self.ask()?; // for each root by itself, so that what is wrong is known to be in it
+        }
+        Ok(())
+    }
+
+    /// Fails when cancelled, and when the time limit has come: then what was found so far is the result.
+    fn go_on(&mut self) -> Result<()> {
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            self.found.complete = false;
+            return Err(Error::Cancelled);
+        }
+        self.progress.check()
+    }
+
     fn problem(&mut self, reason: String) {
-        self.is_wrong = true;
+        self.wrong.get_or_insert(self.root);
         self.found.problem_count += 1;
         if self.naming {
             add(&self.progress.errors, 1);
@@ -182,6 +223,7 @@ impl<'a> Walk<'a> {
 
     fn walk_root(&mut self, number: usize, id: &Id) -> Result<()> {
         (self.root, self.path) = (number, Vec::new());
+        self.go_on()?;
         if self.bad.contains(id) {
             self.problem(format!("node {id} is damaged"));
             return Ok(());
@@ -395,7 +437,7 @@ impl<'a> Walk<'a> {
 
     /// A node, or what is wrong with it.
     fn read<T: Ordered>(&mut self, id: &Id, expected: &Expected) -> Result<std::result::Result<Node<T>, String>> {
-        self.progress.check()?;
+        self.go_on()?;
         self.progress.working_on(&self.path);
         if self.bad.contains(id) {
             return Ok(Err(format!("node {id} is damaged")));
@@ -430,7 +472,9 @@ impl<'a> Walk<'a> {
         let chunks = std::mem::take(&mut self.waiting);
         let mut wrong = false;
         self.judge(&chunks, &mut |_, _| wrong = true)?;
-        self.is_wrong |= wrong;
+        if wrong {
+            self.wrong.get_or_insert(self.root);
+        }
         self.progress.check()
     }
 
