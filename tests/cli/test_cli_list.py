@@ -52,7 +52,7 @@ def test_nothing_matches(filled: Snap) -> None:
 
 def test_json_of_an_empty_store(snap: Snap) -> None:
     snap("init")
-    assert json.loads(snap("list", "--json").stdout) == {"snapshots": []}
+    assert json.loads(snap("list", "--json").stdout) == {"snapshots": [], "left_out": []}
 
 
 def test_texts_from_a_snapshot_are_escaped(filled: Snap, files: Path) -> None:

@@ -124,7 +124,7 @@ def test_diff_stat(changed: Snap) -> None:
 
 def test_diff_of_paths(changed: Snap, files: Path) -> None:
     run = changed("diff", "first", "second", files / "more", "docs/note.txt", "--name-only")
-    assert str(run) == "~/files/more\n~/files/docs/note.txt\n--- status 1\n"
+    assert str(run) == "~/files/docs/note.txt\n~/files/more\n--- status 1\n"
     run = changed("diff", "first:docs", "second:docs", "--name-only", "--ignore", "mtime")
     assert str(run) == "~/files/docs/data.bin\n~/files/docs/note.txt\n--- status 1\n"
     run = changed("diff", "first", "second", "missing")

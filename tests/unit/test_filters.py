@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from snapstore.base.errors import InvalidArgument
 from snapstore.base.units import size_bytes
 from snapstore.model.filters import Filter, glob
-from snapstore.model.snapshot import Root, Snapshot, damaged
+from snapstore.model.snapshot import Label, Root, Snapshot, damaged
 
 
 def made(name: str | None, *paths: str, bytes: int = 0, **fields: object) -> Snapshot:
     roots = tuple(Root(os.fsencode(path), "directory", "00" * 32, 1, bytes) for path in paths)
-    blank = damaged("00" * 32, InvalidArgument())
+    blank = damaged("00" * 32, InvalidArgument(), Label())
     given = {"name": name, "roots": roots, "kind": "user", "status": "ready", **fields}
     return dataclasses.replace(blank, **given)
 
