@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import snapstore
-from snapstore.base.arguments import several
+from snapstore.base.arguments import Path_, several
 from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
 from snapstore.base.units import duration_s
 from snapstore.model import times
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "examine", "init", "open"]
 
-Path_ = str | bytes | os.PathLike[str]
 TOOL = f"snapstore {snapstore.__version__}"
 
 

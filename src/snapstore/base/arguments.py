@@ -8,6 +8,8 @@ from snapstore.base.errors import InvalidArgument
 
 T = TypeVar("T")
 
+Path_ = str | bytes | os.PathLike[str]
+
 
 def several(name: str, values: Iterable[T]) -> list[T]:
     """The values of an argument that takes several. InvalidArgument for one text or path alone: a

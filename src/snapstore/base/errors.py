@@ -250,3 +250,7 @@ class NoSpace(SnapstoreError):
 
     kind = "no-space"
     usual_hint = "free some; what was complete is kept, and not done again"
+
+
+UNREAD = (DamagedObject, StorageError, StoreTooNew)
+"""Raised for an object that cannot be read; where there are others, it costs only itself."""

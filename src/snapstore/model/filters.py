@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from snapstore.base.arguments import Path_
 from snapstore.base.errors import InvalidArgument
 from snapstore.base.units import Size, size_bytes
 from snapstore.model import times
 from snapstore.model.snapshot import KINDS, Snapshot
 
 Texts = str | Sequence[str] | None
-Path_ = str | bytes | os.PathLike[str]
 Paths = Path_ | Sequence[Path_] | None
 
 

@@ -1,11 +1,10 @@
 """Selection: what a create leaves out, as the caller says it."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-Path_ = str | bytes | os.PathLike[str]
+from snapstore.base.arguments import Path_
 
 
 @dataclass(frozen=True, slots=True)

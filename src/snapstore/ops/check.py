@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from snapstore import _native
 from snapstore.base.errors import (
+    UNREAD,
     DamagedObject,
     IndexDamaged,
     SnapstoreError,
     StorageError,
-    StoreTooNew,
 )
 from snapstore.base.progress import Observer
 from snapstore.index import DedupView, Index
@@ -29,7 +29,6 @@ from snapstore.repository.frames import FrameType
 from snapstore.repository.open import Repository
 
 LOCATE_RECORDS = 1000
-_UNREAD = (DamagedObject, StorageError, StoreTooNew)
 
 
 def check(
@@ -123,7 +122,7 @@ class _Check:
             payload = self.repository.frames.read(FrameType.CONFIG, names.CONFIG)
             if payload is None or Config.decode(payload) != self.repository.config:
                 self._add("config", names.CONFIG, "it is missing or has changed")
-        except _UNREAD as error:
+        except UNREAD as error:
             self._add("config", names.CONFIG, str(error))
 
     def _check_names(self) -> None:
@@ -161,7 +160,7 @@ class _Check:
     def _reporting(self, kind: str, name: str) -> Iterator[None]:
         try:
             yield
-        except _UNREAD as error:
+        except UNREAD as error:
             self._add(kind, name, str(error))
 
     # Packs

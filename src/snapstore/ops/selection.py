@@ -20,7 +20,6 @@ from snapstore.model.selection import PatternFile, Selection
 from snapstore.repository.open import Repository
 
 Line = tuple[bytes, bytes | None, int]
-Path_ = str | bytes | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)

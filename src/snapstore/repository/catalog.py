@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from snapstore.base.errors import DamagedObject, SnapstoreError, StorageError, StoreTooNew
+from snapstore.base.errors import UNREAD, DamagedObject, SnapstoreError
 from snapstore.model import canonical, names, snapshot
 from snapstore.model.fields import take_int
 from snapstore.model.names import Versioned
@@ -29,7 +29,6 @@ SPARE = 32
 _LEFT_S = 3600
 """A new file that is older has no writer any more."""
 _NAME = "local/catalog"
-_UNREAD = (DamagedObject, StorageError, StoreTooNew)
 
 
 class Catalog:
@@ -77,7 +76,7 @@ class Catalog:
                 id = names.parse_snapshot(name)
                 if id is None:
                     continue
-                with contextlib.suppress(*_UNREAD):
+                with contextlib.suppress(*UNREAD):
                     payload = self._payload(id, name, stamp)
                     if payload is None or mark not in payload:
                         continue
@@ -104,7 +103,7 @@ class Catalog:
         """The same, and None also when the object is damaged: it is derived."""
         try:
             return self.refs(id)
-        except _UNREAD:
+        except UNREAD:
             return None
 
     # Reading
@@ -129,7 +128,7 @@ class Catalog:
             if payload is None:
                 return None
             return snapshot.decode(id, json.loads(payload), label)
-        except _UNREAD as error:
+        except UNREAD as error:
             return snapshot.damaged(id, error, label)
 
     def _payload(self, id: str, name: str, stamp: Stamp) -> bytes | None:
@@ -151,7 +150,7 @@ class Catalog:
         times_ns: list[int] = []
         for label, stamp in sorted(labels.items()):
             kept = self._load().get(label.name)
-            with contextlib.suppress(*_UNREAD):
+            with contextlib.suppress(*UNREAD):
                 if kept is not None and kept[0] == stamp:
                     payload = kept[1]
                 else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from snapstore import _native
 from snapstore.base.errors import (
+    UNREAD,
     DamagedObject,
     IndexDamaged,
     NoSpace,
@@ -308,7 +309,7 @@ class Repository:
                 yield _native.read_pack_table(
                     self.keys, os.fsencode(self.path / name), id, kinds[id]
                 )
-            except (DamagedObject, StorageError, StoreTooNew) as error:
+            except UNREAD as error:
                 unread.append(Unread(name, error))
 
     def cover(self, packs: Iterable[PackRef]) -> None:
