@@ -293,6 +293,12 @@ def test_a_snapshot_survives() -> None:
     assert shown["created_at"] == "2023-11-14T22:13:20.123456+00:00"
 
 
+def test_lists_of_very_long_paths_are_cut_short() -> None:
+    long = [b"/" + b"d" * 1_000_000 + str(n).encode() for n in range(10)]
+    got = decoded(unreadable=[(path, "") for path in long], unreadable_count=10, changed=long)
+    assert (len(got.unreadable), got.unreadable_count, len(got.changed)) == (4, 10, 4)
+
+
 def test_optional_keys_are_left_out_when_empty() -> None:
     keys = set(canonical.decode_object(record(skipped={"sockets": 0})))
     assert keys == {

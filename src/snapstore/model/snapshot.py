@@ -1,9 +1,10 @@
 """Snapshot: the immutable record of its roots and circumstances, with its label folded in."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from snapstore.base import bytestext
 from snapstore.base.errors import (
@@ -19,7 +20,10 @@ from snapstore.model.fields import take, take_bytes, take_hex, take_int, take_li
 KINDS = ("user", "system", "safety")
 ROOT_KINDS = ("directory", "file", "image", "stream", "other")
 MAX_LISTED = 10_000
+MAX_LISTED_BYTES = 4 << 20
 MAX_ROOTS = 4096
+
+T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -193,14 +197,14 @@ def encode(
         raise InvalidArgument(f"a snapshot cannot be of the kind {kind!r}")
     listed = [
         {"path": bytestext.to_text(path), "error": error}
-        for path, error in list(unreadable)[:MAX_LISTED]
+        for path, error in _first(unreadable, lambda item: len(item[0]))
     ]
     optional = {
         "owners": owners,
         "rules": rules,
         "unreadable": listed,
         "unreadable_count": unreadable_count,
-        "changed": [bytestext.to_text(path) for path in list(changed)[:MAX_LISTED]],
+        "changed": [bytestext.to_text(path) for path in _first(changed, len)],
         "skipped": {key: count for key, count in (skipped or {}).items() if count},
         "streams": list(streams),
     }
@@ -217,6 +221,18 @@ def encode(
         "stats": stats,
     }
     return canonical.encode(required | {key: value for key, value in optional.items() if value})
+
+
+def _first(items: Iterable[T], weight: Callable[[T], int]) -> Iterator[T]:
+    """As many of the items as a record has room for: roots bound their own lists, but there may be
+    many roots.
+    """
+    left_bytes = MAX_LISTED_BYTES
+    for item in itertools.islice(items, MAX_LISTED):
+        left_bytes -= weight(item)
+        if left_bytes < 0:
+            return
+        yield item
 
 
 def decode(id: str, record: dict[str, Any], label: Label) -> Snapshot:
