@@ -71,8 +71,8 @@ def resolve(repository: Repository, reference: str) -> tuple[Snapshot, bytes | N
 
 def passed_over(repository: Repository, reference: str) -> list[Snapshot]:
     """Snapshots that cannot be read, and that a reference might mean if they could."""
-    if not references.counts(reference):
-        return []
+    if repository.catalog.whole or not references.counts(reference):
+        return []  # listing them again would take as long as finding what the reference means
     return references.passed_over(reference, repository.catalog.snapshots(), repository.host)
 
 

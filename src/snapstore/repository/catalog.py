@@ -41,6 +41,8 @@ class Catalog:
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[Stamp, bytes]] | None = None
         self._unsaved = 0
+        self.whole: bool | None = None
+        """Whether every record could be read when they were last listed."""
 
     def snapshots(self, *, fresh: bool = False) -> list[Snapshot]:
         """All snapshots. One that cannot be read has another status than `ready`, and an `error`.
@@ -56,6 +58,7 @@ class Catalog:
                     read = self._snapshot(id, stamp, labels.get(id, {}), fresh)
                     if read is not None:
                         found.append(read)
+            self.whole = all(one.record for one in found)
             self._save()
         return found
 
