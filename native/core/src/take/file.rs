@@ -104,10 +104,16 @@ impl Run<'_> {
     }
 
     fn read_content(&self, lane: &mut Lane, file: BorrowedFd, size: u64) -> Read<(u64, What)> {
-        // What was cut off since it was listed would look like a hole.
-        let now = source::stat_fd(file)?;
-        let size = if now.kind == FileType::RegularFile { size.min(now.size) } else { size };
-        let holes = if size > 0 { source::holes(file, size) } else { Vec::new() };
+        let mut size = size;
+        let mut holes = if size > 0 { source::holes(file, size) } else { Vec::new() };
+        if holes.last().is_some_and(|hole| hole.end == size) {
+            // What was cut off since it was listed looks like a hole too.
+            let now = source::stat_fd(file)?;
+            if now.kind == FileType::RegularFile && now.size < size {
+                size = now.size;
+                holes = source::holes(file, size);
+            }
+        }
         let (size, content) = if size >= SHARED_FILE {
             let large = LargeFile::new(self.packer, self.chunker, self);
             let (list, size) = large.take_file(lane, file, size, &holes)?;
