@@ -18,9 +18,11 @@ classes!(
     TargetNotEmpty,
     TargetDenied,
     TargetInvalid,
+    TargetChanged,
     PathNotFound,
     ArchiveInvalid,
     InvalidArgument,
+    StoreBusy,
     StoreFailed
 );
 
@@ -36,6 +38,8 @@ pub fn raise(error: Error) -> PyErr {
         Error::TargetNotEmpty(m) => TargetNotEmpty::new_err(m),
         Error::TargetDenied(m) => TargetDenied::new_err(m),
         Error::TargetInvalid(m) => TargetInvalid::new_err(m),
+        Error::Busy(m) => StoreBusy::new_err(m),
+        Error::TargetChanged(m) => TargetChanged::new_err(m),
         Error::PathNotFound(m) => PathNotFound::new_err(m),
         Error::Archive(m) => ArchiveInvalid::new_err(m),
         Error::ReaderGone => pyo3::exceptions::PyBrokenPipeError::new_err(error.to_string()),

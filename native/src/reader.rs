@@ -18,6 +18,7 @@ use crate::errors::raise;
 use crate::index::PyIndex;
 use crate::keys::{path_of, Keys};
 use crate::task::Task;
+use crate::writer::Nodes;
 
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -133,7 +134,7 @@ impl Entry {
     }
 }
 
-fn bytes(py: Python<'_>, data: &[u8]) -> Py<PyBytes> {
+pub(crate) fn bytes(py: Python<'_>, data: &[u8]) -> Py<PyBytes> {
     PyBytes::new(py, data).unbind()
 }
 
@@ -240,10 +241,13 @@ fn limit(seconds: f64) -> Duration {
 #[pymethods]
 impl Reader {
     #[new]
-    #[pyo3(signature = (store, keys, index, *, cache_bytes = CACHE_BYTES))]
-    fn new(store: &[u8], keys: &Keys, index: Py<PyAny>, cache_bytes: usize) -> Reader {
+    #[pyo3(signature = (store, keys, index, *, cache_bytes = CACHE_BYTES, nodes = None))]
+    fn new(store: &[u8], keys: &Keys, index: Py<PyAny>, cache_bytes: usize, nodes: Option<&Nodes>) -> Reader {
         let store = path_of(store);
-        let inner = reader::Reader::new(&store, keys.0.clone(), Arc::new(PyIndex(index)), cache_bytes);
+        let mut inner = reader::Reader::new(&store, keys.0.clone(), Arc::new(PyIndex(index)), cache_bytes);
+        if let Some(nodes) = nodes.and_then(Nodes::take) {
+            inner = inner.with_nodes(nodes);
+        }
         Reader { inner: Arc::new(inner), keys: keys.0.clone(), store }
     }
 

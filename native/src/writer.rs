@@ -8,7 +8,7 @@ use pyo3::types::PyBytes;
 use snapstore_core::chunker::Chunker;
 use snapstore_core::error::{Error, Result};
 use snapstore_core::node::Time;
-use snapstore_core::packer::{Lane, Packer, Settings, Written, CLAIMED_MAX};
+use snapstore_core::packer::{self, Lane, Packer, Settings, Written, CLAIMED_MAX};
 use snapstore_core::progress::Progress;
 use snapstore_core::take::{self, Options, Taken};
 
@@ -33,6 +33,7 @@ pub struct RootResult {
     unreadable: Vec<(Py<PyBytes>, String)>,
     unreadable_count: u64,
     changed: Vec<Py<PyBytes>>,
+    unfinished: Vec<Py<PyBytes>>,
     sockets: u64,
     excluded: u64,
     mounts: u64,
@@ -61,6 +62,7 @@ pub(crate) fn root_result(py: Python<'_>, taken: Taken) -> PyResult<Py<PyAny>> {
         unreadable: taken.unreadable.into_iter().map(|(path, why)| (bytes(py, &path), why)).collect(),
         unreadable_count: taken.unreadable_count,
         changed: taken.changed.iter().map(|path| bytes(py, path)).collect(),
+        unfinished: taken.unfinished.iter().map(|path| bytes(py, path)).collect(),
         sockets: taken.sockets,
         excluded: taken.excluded,
         mounts: taken.mounts,
@@ -90,6 +92,17 @@ fn writer_result(py: Python<'_>, written: Written) -> PyResult<Py<PyAny>> {
         stored_bytes: written.stored_bytes,
     };
     Ok(Py::new(py, result)?.into_any())
+}
+
+/// Nodes that are in memory and not in the store.
+#[pyclass(frozen, module = "snapstore._native")]
+pub struct Nodes(Mutex<Option<packer::Nodes>>);
+
+impl Nodes {
+    /// What it holds, once.
+    pub(crate) fn take(&self) -> Option<packer::Nodes> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    }
 }
 
 struct Inner {
@@ -153,7 +166,8 @@ fn worker_count(threads: usize) -> usize {
 impl Writer {
     #[new]
     #[pyo3(signature = (store, keys, index, *, session, chunk_bytes, block_bytes, meta_block_bytes, data_pack_bytes,
-        meta_pack_bytes, level, threads = 0, index_empty = false, dry_run = false))]
+        meta_pack_bytes, level, threads = 0, index_empty = false, dry_run = false,
+        keep_nodes = false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         store: &[u8],
@@ -169,6 +183,7 @@ impl Writer {
         threads: usize,
         index_empty: bool,
         dry_run: bool,
+        keep_nodes: bool,
     ) -> PyResult<Writer> {
         if !chunk_bytes.is_power_of_two() || !(8192..=1 << 20).contains(&chunk_bytes) {
             return Err(raise(Error::Invalid(format!("chunk_bytes {chunk_bytes} is not a power of two in bounds"))));
@@ -184,6 +199,7 @@ impl Writer {
             claimed_max: CLAIMED_MAX,
             index_empty,
             dry_run,
+            keep_nodes,
         };
         let progress = Arc::new(Progress::default());
         let chunker = Chunker::new(&keys.0, chunk_bytes);
@@ -193,7 +209,7 @@ impl Writer {
     }
 
     #[pyo3(signature = (path, *, cache = None, new_cache = None, selection = None, named = Vec::new(), whole = true,
-        ignore_inode = false))]
+        below = Vec::new(), ignore_inode = false))]
     #[allow(clippy::too_many_arguments)]
     fn take_tree(
         &self,
@@ -203,6 +219,7 @@ impl Writer {
         selection: Option<&Selection>,
         named: Vec<Vec<u8>>,
         whole: bool,
+        below: Vec<u8>,
         ignore_inode: bool,
     ) -> PyResult<Task> {
         let path = path_of(path);
@@ -210,6 +227,7 @@ impl Writer {
             cache: cache.map(path_of),
             new_cache: new_cache.map(path_of),
             selection: select::of_root(selection, named, whole)?,
+            below,
             ignore_inode,
         };
         self.spawn(move |inner, lanes| take::take_tree(&inner.packer, &inner.chunker, lanes, &path, &options))
@@ -244,6 +262,11 @@ impl Writer {
             inner.packer.finish(lanes)
         };
         Task::spawn(self.progress.clone(), work, writer_result)
+    }
+
+    /// The nodes that a dry run with `keep_nodes` made, for a reader.
+    fn nodes(&self) -> Nodes {
+        Nodes(Mutex::new(Some(self.inner.packer.take_nodes())))
     }
 
     fn abort(&self, py: Python<'_>) {

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from snapstore.model.filters import Paths, Texts
     from snapstore.model.findings import Change, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Health
+    from snapstore.model.restoring import Options, Unfinished
     from snapstore.model.results import (
         CheckReport,
         CreateResult,
@@ -547,32 +548,89 @@ class Store:
         self,
         ref: str,
         *,
-        target: Path_,
+        target: Path_ | None = None,
         paths: Sequence[Path_] = (),
         verify: bool = False,
         progress: Observer | None = None,
+        **options: Unpack[Options],
     ) -> RestoreResult:
-        """Restores into `target`: missing (with a parent directory) or an empty directory.
+        """Puts a snapshot, or `REF:PATH`, or only `paths` of it, back where it was taken; or into
+        `target`.
 
-        A snapshot of one root becomes the contents of `target`; of several, each is at its recorded
+        Into a missing (with a parent directory) or empty `target` it is written as it is: a
+        snapshot of one root becomes the contents of `target`; of several, each is at its recorded
         path below it. `REF:PATH`: a directory's contents become those of `target`; anything else
-        keeps its name. `paths`: only these and what is below them. `verify`: reads everything back
-        and compares. What could not be restored exactly is listed in the result. Raises
-        PathNotFound, TargetNotEmpty, TargetInvalid, TargetDenied, DamagedObject, NoSpace,
-        Cancelled.
+        keeps its name, or its content becomes that of a file or block device that is there.
+
+        Over what is there, it is compared first, and only what differs is changed: entirely or not
+        at all. How, see Options; what was there is in a snapshot of the kind `safety`, and `undo`
+        brings it back. Paths that the snapshot does not have stay, unless `delete`. `verify`: reads
+        back what was written and compares. What could not be restored exactly is listed in the
+        result.
+
+        Raises PathNotFound, TargetRefused, TargetInvalid, TargetDenied, TargetChanged,
+        ConflictsFound, DamagedObject, NoSpace, Cancelled, OperationTimeout; then everything is as
+        it was, but in a target that was empty. RestoreUnfinished when it is not.
         """
-        from snapstore.ops import restore as restoring
+        from snapstore.ops import restoring
 
         snapshot, within = self.resolve(ref)
         return restoring.restore(
             self._repository,
             snapshot,
-            os.fsencode(target),
+            None if target is None else os.fsencode(target),
             within=within,
             paths=[os.fsencode(path) for path in several("paths", paths)],
             verify=verify,
+            tool=TOOL,
             observer=progress,
+            options=options,
         )
+
+    def undo(
+        self,
+        target: Path_ | None = None,
+        *,
+        progress: Observer | None = None,
+        **options: Unpack[Options],
+    ) -> RestoreResult:
+        """Takes back the last restore over what was there, into `target` or of all; undoing an undo
+        restores again. What was changed since is a conflict. Raises NothingToUndo, and what
+        `restore` raises.
+        """
+        from snapstore.ops import restoring
+
+        return restoring.take_back(
+            self._repository,
+            None if target is None else os.fsencode(target),
+            tool=TOOL,
+            observer=progress,
+            options=options,
+        )
+
+    def unfinished(self, target: Path_) -> list[Unfinished]:
+        """Restores into `target` that were interrupted, or are under way."""
+        from snapstore.ops import unfinished
+
+        return unfinished.find([os.path.realpath(os.fsencode(target))])
+
+    def resume(self, target: Path_, *, progress: Observer | None = None) -> list[Unfinished]:
+        """Finishes the restores into `target` that were interrupted; gives what it found. One that
+        had changed nothing yet is cleared away. Raises TargetInvalid when there is none,
+        RestoreUnfinished when it cannot be finished.
+        """
+        from snapstore.ops import unfinished
+
+        path = os.path.realpath(os.fsencode(target))
+        return unfinished.resume(self._repository, path, progress)
+
+    def abort(self, target: Path_, *, progress: Observer | None = None) -> list[Unfinished]:
+        """Takes back the restores into `target` that were interrupted: everything is as it was
+        before them. Gives what it found. Raises as `resume`.
+        """
+        from snapstore.ops import unfinished
+
+        return unfinished.abort(os.path.realpath(os.fsencode(target)), progress)
 
     def export(
         self,

@@ -22,6 +22,10 @@ pub enum Error {
     TargetNotEmpty(String),
     TargetDenied(String),
     TargetInvalid(String),
+    /// Another process works there.
+    Busy(String),
+    /// The target is not as it was when the restore was planned.
+    TargetChanged(String),
     PathNotFound(String),
     /// An archive that is to be imported is not one, or cannot be what it says.
     Archive(String),
@@ -42,6 +46,16 @@ impl Error {
         match error.raw_os_error() {
             Some(libc::ENOSPC) | Some(libc::EDQUOT) => Error::NoSpace(format!("no space left: cannot {what} {path}")),
             _ => Error::Storage(format!("cannot {what} {path}: {}", reason(error))),
+        }
+    }
+
+    /// An error of the system while doing `what` in the target of a restore.
+    pub fn of_target(what: &str, error: &io::Error) -> Error {
+        let text = format!("cannot {what}: {}", reason(error));
+        match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace(format!("no space left: cannot {what}")),
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => Error::TargetDenied(text),
+            _ => Error::TargetInvalid(text),
         }
     }
 
@@ -94,6 +108,8 @@ impl fmt::Display for Error {
             | Error::TargetNotEmpty(m)
             | Error::TargetDenied(m)
             | Error::TargetInvalid(m)
+            | Error::Busy(m)
+            | Error::TargetChanged(m)
             | Error::PathNotFound(m)
             | Error::Archive(m)
             | Error::Invalid(m)

@@ -2,7 +2,7 @@
 //!
 //! Layers, each using only what stands before it:
 //! lock, error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk →
-//! crew → take, import, restore, export, check, diff, live, find, lookup, usage.
+//! crew → take, import, restore, export, check, diff, live, find, lookup, usage → inplace.
 
 pub mod acl;
 pub mod bytes;
@@ -20,6 +20,7 @@ pub mod frame;
 pub mod id;
 pub mod import;
 pub mod index;
+pub mod inplace;
 pub mod live;
 mod lock;
 pub mod lookup;

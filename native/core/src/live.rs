@@ -217,7 +217,8 @@ impl LiveDiff {
     /// Opens a directory on disk, and begins the selection among its names.
     fn open(&self, dir: BorrowedFd, name: &[u8], path: &[u8], folder: &Folder) -> io::Result<Opened> {
         let handle = source::open_directory(dir, name)?;
-        let names = source::list(handle.as_fd())?;
+        let mut names = source::list(handle.as_fd())?;
+        names.retain(|name| !source::is_staging(name));
         let inside = self.selection.enter(folder, || self.path_in_root(path), handle.as_fd(), &names);
         Ok(Opened { handle, names, inside })
     }

@@ -4,7 +4,7 @@
 //! Each worker owns a `Lane` (its arena, open blocks and codec), so that bytes stay in one core's cache from reading to
 //! compression; what the lanes share is the set of ids claimed in this session, and the open packs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub index_empty: bool,
     /// Everything but writing.
     pub dry_run: bool,
+    /// In a dry run, nodes are kept in memory, to be read.
+    pub keep_nodes: bool,
 }
 
 /// Which open block a chunk goes into: content of small and of large files, and nodes, never share a block.
@@ -75,6 +77,9 @@ const FINISHING_MAX: usize = 4;
 /// Written bytes after which the kernel is asked to begin writing back.
 const WRITE_BEHIND: u64 = 8 << 20;
 
+/// Nodes in memory.
+pub type Nodes = HashMap<Id, Box<[u8]>>;
+
 /// A durable pack: its kind, id and size.
 pub type Durable = (Kind, Id, u64);
 
@@ -103,6 +108,7 @@ pub struct Packer {
     finishing: Mutex<Vec<Finishing>>,
     written: Mutex<Written>,
     used: Mutex<HashSet<u32>>,
+    kept: Mutex<Nodes>,
     temporary: AtomicU64,
 }
 
@@ -142,6 +148,7 @@ impl Packer {
             finishing: Mutex::new(Vec::new()),
             written: Mutex::new(Written::default()),
             used: Mutex::new(HashSet::new()),
+            kept: Mutex::default(),
             temporary: AtomicU64::new(0),
         }
     }
@@ -316,6 +323,17 @@ impl Packer {
             first.end_block(self, class)?;
         }
         Ok(())
+    }
+
+    fn keep(&self, class: Class, id: Id, bytes: &[u8]) {
+        if self.settings.keep_nodes && class == Class::Meta {
+            lock(&self.kept).insert(id, bytes.into());
+        }
+    }
+
+    /// The nodes that a dry run made and the store does not have. They are kept no longer.
+    pub fn take_nodes(&self) -> Nodes {
+        std::mem::take(&mut lock(&self.kept))
     }
 
     /// Drops what is not published.
@@ -501,6 +519,7 @@ impl Lane {
 
     fn put(&mut self, packer: &Packer, class: Class, id: Id, bytes: &[u8]) -> Result<()> {
         if self.dry_run {
+            packer.keep(class, id, bytes);
             return Ok(());
         }
         let target = self.targets[class as usize];
@@ -578,6 +597,7 @@ mod tests {
             data_pack_bytes: 64 << 10,
             claimed_max: 100,
             dry_run: false,
+            keep_nodes: false,
             ..settings()
         };
         let (keys, index) = (Arc::new(Keys::plain([1; 16])), Arc::new(MapIndex::default()));

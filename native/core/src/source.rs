@@ -100,6 +100,14 @@ pub fn open_file(dir: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> {
     open_at(dir, name, OFlags::empty())
 }
 
+/// How the names of staging directories begin, in which restores prepare what comes; 26 characters of a ULID follow.
+pub const STAGING: &[u8] = b".snapstore-restore-";
+
+/// Whether `name` is that of a staging directory, which is never taken.
+pub fn is_staging(name: &[u8]) -> bool {
+    name.strip_prefix(STAGING).is_some_and(|rest| rest.len() == 26 && rest.iter().all(u8::is_ascii_alphanumeric))
+}
+
 /// Names in a directory, `.` and `..` left out, sorted as bytes.
 pub fn list(dir: BorrowedFd) -> io::Result<Vec<Box<[u8]>>> {
     let mut buffer = Vec::with_capacity(64 << 10);
@@ -129,6 +137,12 @@ pub(crate) fn is_kept(name: &[u8]) -> bool {
 /// Attributes of an open file or directory; none where the file system has none.
 pub fn xattrs_fd(file: BorrowedFd) -> io::Result<XattrSet> {
     read_xattrs(|buffer| fs::flistxattr(file, buffer), |name, buffer| fs::fgetxattr(file, name, buffer))
+}
+
+/// Attributes of something that is open for reference only (`O_PATH`).
+pub fn xattrs_of(fd: BorrowedFd) -> io::Result<XattrSet> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    read_xattrs(|buffer| fs::listxattr(&path, buffer), |name, buffer| fs::getxattr(&path, name, buffer))
 }
 
 /// Attributes of something that cannot be opened: a symbolic link, a FIFO, a device.

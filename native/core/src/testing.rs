@@ -64,6 +64,7 @@ pub(crate) fn settings() -> Settings {
         claimed_max: CLAIMED_MAX,
         index_empty: true,
         dry_run: true,
+        keep_nodes: false,
     }
 }
 

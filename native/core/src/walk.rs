@@ -70,6 +70,11 @@ impl Entries {
         Entries { leaves: Leaves::none(), read: Vec::new().into_iter().peekable() }
     }
 
+    /// These, which are sorted by name.
+    pub(crate) fn given(entries: Vec<Entry>) -> Entries {
+        Entries { read: entries.into_iter().peekable(), ..Entries::none() }
+    }
+
     pub(crate) fn of(reader: &Reader, directory: &Directory) -> Entries {
         Entries { leaves: reader.entries(directory), ..Entries::none() }
     }

@@ -235,6 +235,10 @@ class Explanation:
         """Ignore files on the way that are not heeded as they stand, below the root, and why."""
 
 @final
+class Nodes:
+    """Nodes that are in memory and not in the store, for one reader."""
+
+@final
 class Writer:
     """The write pipeline of one session: cuts, identifies, deduplicates, compresses, verifies, seals, packs.
 
@@ -258,8 +262,10 @@ class Writer:
         threads: int = 0,
         index_empty: bool = False,
         dry_run: bool = False,
+        keep_nodes: bool = False,
     ) -> Writer:
-        """`level`: zstd level, 0 for none. `threads`: 0 for one per core. `index_empty`: nothing needs to be asked."""
+        """`level`: zstd level, 0 for none. `threads`: 0 for one per core. `index_empty`: nothing needs to be asked.
+        `keep_nodes`: a dry run keeps the nodes that it makes, for `nodes`."""
 
     def take_tree(
         self,
@@ -270,11 +276,13 @@ class Writer:
         selection: Selection | None = None,
         named: Sequence[bytes] = ...,
         whole: bool = True,
+        below: bytes = ...,
         ignore_inode: bool = False,
     ) -> Task[RootResult]:
         """Takes a path of any type as a root. `cache`: stat cache file of the last run (ignored when unusable);
         `new_cache`: where to write the next one. `named`: paths below the root that are taken whatever `selection` says; with
-        `whole` unset nothing else is. A named path that is missing is reported as unreadable.
+        `whole` unset nothing else is. A named path that is missing is reported as unreadable. `below`: rules see the root as
+        this path below the root that they are for.
         Raises SourceNotFound when the path itself cannot be taken."""
 
     def take_file(self, path: bytes) -> Task[RootResult]:
@@ -285,6 +293,9 @@ class Writer:
 
     def finish(self) -> Task[WriterResult]:
         """No more roots: packs closed, durable, published. Data packs first, then meta packs."""
+
+    def nodes(self) -> Nodes:
+        """The nodes that a dry run with `keep_nodes` made and the store does not have, once."""
 
     def abort(self) -> None:
         """Stops, removes unpublished files. Packs that were published stay. Called by the destructor too."""
@@ -347,6 +358,87 @@ class RestoreResult:
     @property
     def verified_files(self) -> int: ...
 
+class _Piece(Protocol):
+    """What is restored to one place. `live`: id of the root that was taken there; `wanted`, `head`: a root and the path in it;
+    `paths`: only these below the wanted root; `extras`: `keep`, `delete-known` or `delete`; `is_directory`: it is one and stays
+    one; `crosses`: other file systems below it belong to it."""
+
+    @property
+    def live(self) -> bytes | None: ...
+    @property
+    def wanted(self) -> tuple[bytes, bytes]: ...
+    @property
+    def head(self) -> tuple[bytes, bytes] | None: ...
+    @property
+    def paths(self) -> list[bytes] | None: ...
+    @property
+    def extras(self) -> str: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def is_directory(self) -> bool: ...
+    @property
+    def crosses(self) -> bool: ...
+
+@final
+class RestorePlan:
+    """What a restore in place has to do. Paths are relative to their part, which is told by number."""
+
+    def __len__(self) -> int: ...
+    def steps(self, start: int, count: int) -> list[tuple[int, bytes, str, int]]:
+        """(part, path, what is done, bytes of content)."""
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Entries and bytes of each kind of step."""
+    def conflicts(
+        self,
+    ) -> list[tuple[int, bytes, Entry | None, Entry | None, Entry | None, bool]]:
+        """(part, path, live, wanted, head, whether the wanted one is taken); at most 10,000."""
+    @property
+    def conflict_count(self) -> int: ...
+    def extras(self) -> list[tuple[int, bytes]]:
+        """What the snapshot does not have and stays; at most 10,000."""
+    @property
+    def extra_count(self) -> int:
+        """With all that is below them."""
+    def problems(self) -> list[tuple[bytes, str, str]]:
+        """(path, `changed` or `in the way`, reason) of what cannot be done and is left out."""
+    def stage(
+        self, name: str, note: bytes, *, verify: bool = False, goes_on: bool = False
+    ) -> Task[Transaction]:
+        """Makes staging directories called `name`, and everything new in them; the plan cannot be used afterwards. When it
+        fails, they are removed. `note`: kept in the journal. `goes_on`: what cannot be had is left out."""
+
+@final
+class Transaction:
+    """A restore whose journal is on disk. While it exists, no other process works with that journal."""
+
+    @property
+    def state(self) -> str:
+        """`staging`, `ready`, `reverting`, `applied` or `removing`."""
+    @property
+    def places(self) -> list[builtins.bytes]:
+        """Its staging directories."""
+    @property
+    def bytes(self) -> int:
+        """Content that was staged."""
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Files, directories and others that were staged."""
+    @property
+    def verified_files(self) -> int: ...
+    @property
+    def problem_count(self) -> int: ...
+    def problems(self) -> list[tuple[builtins.bytes, str, str]]:
+        """As of RestoreResult, of what was staged."""
+    def apply(
+        self, *, goes_on: bool = False, again: bool = False
+    ) -> Task[list[tuple[builtins.bytes, str, str]]]:
+        """Exchanges everything that is not yet. `again`: some of it was, before. Gives what could not be set as it was."""
+    def revert(self) -> Task[list[tuple[builtins.bytes, str, str]]]:
+        """Takes back everything that was exchanged, and removes the journal."""
+    def remove(self) -> None:
+        """Removes what was replaced, and the journal."""
+
 @final
 class CheckResult:
     @property
@@ -391,7 +483,13 @@ class Reader:
     """Reads trees and content, verifying every block, node and chunk. Thread-safe. Wrong bytes are never returned."""
 
     def __new__(
-        cls, store: bytes, keys: Keys, index: Index, *, cache_bytes: int = ...
+        cls,
+        store: bytes,
+        keys: Keys,
+        index: Index,
+        *,
+        cache_bytes: int = ...,
+        nodes: Nodes | None = None,
     ) -> Reader: ...
     def preload(self, packs: Sequence[tuple[int, bytes]]) -> None:
         """Loads the tables of packs (kind, id), so that their chunks are found without the index. Bounded: stops when full.
@@ -591,3 +689,20 @@ def import_tar(
     """Takes a tar archive, uncompressed, from `fd` (not closed), behind `head`, which was read already, as one root.
     `number_of(kind, name)`: the number of a `user` or `group` that an ACL names, None when there is none; it must not
     fail. What is read but for its ACL is among `unreadable`. Raises ArchiveInvalid, SourceUnreadable."""
+
+def plan_restore(
+    reader: Reader,
+    parts: Sequence[_Piece],
+    *,
+    strategy: str,
+    decided: dict[tuple[int, bytes], bool] = ...,
+) -> Task[RestorePlan]:
+    """Compares trees, decides, and holds what follows against the disk; writes nothing. `strategy`: `overwrite`,
+    `keep-original`, `newer` or `merge`; `decided`: for conflicts (part, path), whether the wanted one is taken."""
+
+def open_transaction(path: bytes) -> tuple[Transaction, bytes] | None:
+    """The restore whose journal is in a staging directory, and its note; None when nothing was begun in it. Raises StoreBusy
+    while another process works with it, DamagedObject."""
+
+def remove_remains(path: bytes) -> None:
+    """Removes a staging directory in which nothing was begun."""

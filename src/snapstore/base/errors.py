@@ -235,6 +235,55 @@ class TargetInvalid(SnapstoreError):
     usual_hint = "name a new or empty directory whose parent exists"
 
 
+class TargetRefused(SnapstoreError):
+    """A restore in place would hit what nobody means by accident, or has no place to go to."""
+
+    kind = "target-refused"
+
+
+class TargetChanged(SnapstoreError):
+    """The target changes while it is being restored. Unless the message says otherwise, it is as it
+    was.
+    """
+
+    kind = "target-changed"
+    usual_hint = "end what writes there, and try again"
+
+
+class ConflictsFound(SnapstoreError):
+    """Paths were changed both on disk and in the snapshot; nothing was done. `conflicts` names
+    them.
+    """
+
+    kind = "conflicts"
+    exit_code = 4
+    usual_hint = "--strategy says who wins"
+
+
+class RestoreUnfinished(SnapstoreError):
+    """A restore into the target was interrupted: what is there is mixed until it is finished or
+    taken back. `state` says how far it is.
+    """
+
+    kind = "restore-unfinished"
+    exit_code = 16
+    usual_hint = "restore --resume finishes it, restore --abort takes it back"
+
+
+class NothingToUndo(SnapstoreError):
+    """No restore is known that could be taken back."""
+
+    kind = "nothing-to-undo"
+
+
+class OperationTimeout(SnapstoreError):
+    """The time that an operation was given is over. A restore was taken back."""
+
+    kind = "timeout"
+    exit_code = 15
+    usual_hint = "give it more time"
+
+
 # The medium
 
 

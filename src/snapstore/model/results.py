@@ -7,6 +7,7 @@ from typing import Any
 
 from snapstore.base.bytestext import path_fields
 from snapstore.base.errors import InvalidArgument
+from snapstore.model.restoring import Conflict, RestorePlan
 from snapstore.model.snapshot import Snapshot
 
 PathBytes = bytes
@@ -79,6 +80,8 @@ class CreateResult(_Result):
     excluded: int
     mounts: int
     elapsed_s: float
+    unfinished: list[PathBytes] = field(default_factory=list)
+    """Staging directories of restores that are under way, or were interrupted."""
 
     @property
     def partial(self) -> bool:
@@ -91,6 +94,7 @@ class CreateResult(_Result):
             **_Result.to_dict(self),
             "unreadable": [{**path_fields(path), "error": why} for path, why in self.unreadable],
             "changed": [path_fields(path) for path in self.changed],
+            "unfinished": [path_fields(path) for path in self.unfinished],
             "partial": self.partial,
         }
 
@@ -157,7 +161,12 @@ class Explanation(_Result):
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult(_Result):
-    """What a restore wrote. `problems`: (path, what, reason), at most 100,000 of all."""
+    """What a restore did. `problems`: (path, what, reason), at most 100,000 of all.
+
+    `files`, `directories`, `others`: what was written anew, `bytes` its content. In place,
+    `read_bytes` is what was read to see what is there, `plan` what was done (with `dry_run`: what
+    would be), and `safety_snapshot` what `undo` goes back to.
+    """
 
     snapshot: str
     target: PathBytes
@@ -169,15 +178,41 @@ class RestoreResult(_Result):
     problem_count: int
     verified_files: int
     elapsed_s: float
+    in_place: bool = False
+    dry_run: bool = False
+    safety_snapshot: str | None = None
+    plan: RestorePlan | None = None
+    warnings: list[str] = field(default_factory=list)
+    read_bytes: int = 0
+    strategy: str = "overwrite"
 
     @property
     def success(self) -> bool:
-        """Whether everything is back exactly."""
-        return self.problem_count == 0
+        """Whether everything is as it was asked for: nothing failed, and `merge` left no conflict."""
+        return self.problem_count == 0 and not self.conflicts_left
+
+    @property
+    def restored_from(self) -> str:
+        """The snapshot's id."""
+        return self.snapshot
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """At most 10,000 of those found."""
+        return self.plan.conflicts if self.plan is not None else []
+
+    @property
+    def conflicts_left(self) -> int:
+        """Conflicts that `merge` left as they were, for a person to settle."""
+        if self.plan is None or self.strategy != "merge":
+            return 0
+        named = self.plan.conflicts
+        left = sum(conflict.taken == "live" for conflict in named)
+        return left + self.plan.conflict_count - len(named)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {
+        fields: dict[str, Any] = {
             **_Result.to_dict(self),
             **path_fields(self.target, "target"),
             "problems": [
@@ -185,7 +220,11 @@ class RestoreResult(_Result):
                 for path, what, reason in self.problems
             ],
             "success": self.success,
+            "restored_from": self.snapshot,
+            "conflicts": [conflict.to_dict() for conflict in self.conflicts],
         }
+        fields["plan"] = self.plan.to_dict() if self.plan is not None else None
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

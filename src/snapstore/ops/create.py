@@ -76,6 +76,10 @@ class Plan:
     ignore_inode: bool = False
     compression: str | None = None
     archive: Archive | None = None
+    below: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Roots that the rules see elsewhere: as this path below the root that they are for."""
+    keep_nodes: bool = False
+    """A dry run keeps the nodes that it makes in memory."""
 
     @property
     def roots(self) -> tuple[bytes, ...]:
@@ -149,7 +153,7 @@ def plan_of(
         host=host,
         kind=kind,
         label=records.label_operations(name, description, tags, dict(metadata or {})),
-        created_by=dict(created_by or {"type": "user", "id": _user()}),
+        created_by=dict(created_by or {"type": "user", "id": user()}),
         **parts,
     )
     _require_recordable(plan)
@@ -205,21 +209,23 @@ def create(repository: Repository, plan: Plan, observer: Observer | None) -> Cre
     """
     meter = Meter("create", observer)
     if plan.dry_run:
-        taker = _Taker(repository, plan, meter, new_ulid())
+        taker = Taker(repository, plan, meter, new_ulid())
         drain(taker.take(frozenset()))
         return taker.result(None)
     with repository.session("create") as session:
         repository.prepare_writing()
-        taker = _Taker(repository, plan, meter, session.ulid)
+        taker = Taker(repository, plan, meter, session.ulid)
         try:
             id = drain(commit_steps(session, taker.take))
+            if id is not None and plan.kind != "safety" and repository.heads is not None:
+                repository.heads.taken(plan.source, id)
             return taker.result(id)
         finally:
             taker.discard_caches()
 
 
 @dataclass(slots=True)
-class _Root:
+class TakenRoot:
     """A root that was taken, and where its next stat cache waits."""
 
     path: bytes
@@ -233,7 +239,7 @@ class _Root:
 
 
 @dataclass(slots=True)
-class _Taker:
+class Taker:
     """Takes everything that a plan names; again when a collector came in between."""
 
     repository: Repository
@@ -241,8 +247,9 @@ class _Taker:
     meter: Meter
     session: str
     parent: Snapshot | None = None
-    roots: list[_Root] = field(default_factory=list)
+    roots: list[TakenRoot] = field(default_factory=list)
     written: "_native.WriterResult | None" = None
+    nodes: "_native.Nodes | None" = None
     unchanged: bool = False
     prepared: list[Path] = field(default_factory=list)
     times: int = 0
@@ -258,9 +265,7 @@ class _Taker:
         repository = self.repository
         packs, _ = repository.synchronise()
         index = repository.index()
-        self.parent = self.plan.parent or repository.catalog.newest(
-            self.plan.source, self.plan.host
-        )
+        self.parent = self.plan.parent or repository.head(self.plan.source, self.plan.host)
         self._expect()
         begun_ns = clock.time_ns()
         view = DedupView(index, index.numbers(condemned).values())
@@ -269,6 +274,7 @@ class _Taker:
             caches = _Caches(self, packs, condemned)
             self.roots = list(self._take_roots(writer, caches))
             self.written = self.meter.wait(writer.finish())
+            self.nodes = writer.nodes()
             index.flush()  # so that other processes find it too
         except BaseException:
             writer.abort()
@@ -302,11 +308,12 @@ class _Taker:
             level=LEVELS[compression_name(self.plan.compression or config.compression)],
             index_empty=index_empty,
             dry_run=self.plan.dry_run,
+            keep_nodes=self.plan.keep_nodes,
         )
 
     # Roots
 
-    def _take_roots(self, writer: "_native.Writer", caches: "_Caches") -> Iterator[_Root]:
+    def _take_roots(self, writer: "_native.Writer", caches: "_Caches") -> Iterator[TakenRoot]:
         plan, wait = self.plan, partial(self.meter.wait, goes_on=True)
         selection = plan.rules.native(own_directories(self.repository))
         devices = [path for path in plan.images if not _is_plain_file(path)]
@@ -322,25 +329,26 @@ class _Taker:
                 selection=selection,
                 named=place.named,
                 whole=place.whole,
+                below=plan.below.get(path, b""),
                 ignore_inode=plan.ignore_inode,
             )
-            yield _Root(path, wait(task), new_cache, is_image=path in plan.images)
+            yield TakenRoot(path, wait(task), new_cache, is_image=path in plan.images)
         for path in devices:
-            yield _Root(path, wait(writer.take_file(path)))
+            yield TakenRoot(path, wait(writer.take_file(path)))
         for stream in plan.streams:
             yield self._take_stream(writer, stream)
         if plan.archive is not None:
             found = archives.take(plan.archive, writer, wait)
             owners = {"users": _as_text(found.users), "groups": _as_text(found.groups)}
-            yield _Root(plan.archive.path, found.root, owners=owners)
+            yield TakenRoot(plan.archive.path, found.root, owners=owners)
 
-    def _take_stream(self, writer: "_native.Writer", stream: Stream) -> _Root:
+    def _take_stream(self, writer: "_native.Writer", stream: Stream) -> TakenRoot:
         name = _stream_name(stream)
         if stream.command is None:
             descriptor = stream.fd if isinstance(stream.fd, int) else stream.fd.fileno()
             task = writer.take_stream(descriptor, mtime_ns=clock.time_ns())
             result = self.meter.wait(task, goes_on=True)
-            return _Root(name, result, stream={"name": bytestext.to_text(name), "exit": 0})
+            return TakenRoot(name, result, stream={"name": bytestext.to_text(name), "exit": 0})
         with _running(stream.command) as process:
             assert process.stdout is not None
             task = writer.take_stream(process.stdout.fileno(), mtime_ns=clock.time_ns())
@@ -356,7 +364,7 @@ class _Taker:
                 exit=code,
             )
         record = {"name": bytestext.to_text(name), "command": shown, "exit": code}
-        return _Root(name, result, stream=record)
+        return TakenRoot(name, result, stream=record)
 
     # What is to be published
 
@@ -423,6 +431,9 @@ class _Taker:
     def _changed(self) -> list[bytes]:
         return [_below(root.path, path) for root in self.roots for path in root.result.changed]
 
+    def _unfinished(self) -> list[bytes]:
+        return [_below(root.path, path) for root in self.roots for path in root.result.unfinished]
+
     # Afterwards
 
     def result(self, id: str | None) -> CreateResult:
@@ -435,7 +446,7 @@ class _Taker:
             if snapshot is None:
                 raise StoreFailed(f"the snapshot {id} vanished right after it was written")
         if snapshot is not None:
-            self._install_caches(snapshot.id)
+            self.install_caches(snapshot.id)
         sums = self._sums()
         return CreateResult(
             snapshot=snapshot,
@@ -447,17 +458,21 @@ class _Taker:
             stored_bytes=self.written.stored_bytes,
             unreadable=self._unreadable(),
             changed=self._changed(),
+            unfinished=self._unfinished(),
             elapsed_s=self.meter.elapsed_s,
             **sums,
         )
 
-    def _install_caches(self, snapshot: str) -> None:
+    def install_caches(self, snapshot: str, *, only_missing: bool = False) -> None:
+        """Puts the new stat caches into use; with `only_missing`, where there is none."""
         caches = self.repository.stat_caches
         if caches is None:
             return
+        ids = self.repository.catalog.ids()
         with contextlib.suppress(OSError):  # without a cache, the next create reads more
             for root in self.roots:
-                if root.new_cache is not None:
+                known = only_missing and caches.find(self.plan.source, root.path, ids)
+                if root.new_cache is not None and not known:
                     caches.install(root.new_cache, self.plan.source, root.path, snapshot)
             caches.clean(self.repository.catalog.ids())
 
@@ -471,7 +486,7 @@ class _Taker:
 class _Caches:
     """Stat caches that may be used in one pass, and the packs on which their entries rely."""
 
-    def __init__(self, taker: _Taker, packs: Mapping[bytes, int], condemned: frozenset[bytes]):
+    def __init__(self, taker: Taker, packs: Mapping[bytes, int], condemned: frozenset[bytes]):
         self.used: set[PackRef] = set()
         self._taker = taker
         self._packs = packs
@@ -529,7 +544,8 @@ def _stream_name(stream: Stream) -> bytes:
     return name
 
 
-def _user() -> str:
+def user() -> str:
+    """Who is making a snapshot."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -575,7 +591,7 @@ def _shown(command: Sequence[str] | str) -> str:
     return bytestext.to_text(os.fsencode(text))
 
 
-def _owners(roots: Sequence[_Root]) -> dict[str, Any]:
+def _owners(roots: Sequence[TakenRoot]) -> dict[str, Any]:
     """Names of the users and groups in the roots: an archive's own, else this machine's."""
     users = {uid for root in roots for uid in root.result.uids}
     groups = {gid for root in roots for gid in root.result.gids}
@@ -601,7 +617,7 @@ def _names(ids: set[int], name_of: Callable[[int], str]) -> dict[str, str]:
     return names
 
 
-def _recorded(root: _Root) -> Root:
+def _recorded(root: TakenRoot) -> Root:
     result = root.result
     kind = "image" if root.is_image else result.kind
     return Root(root.path, kind, result.id.hex(), result.entries, result.bytes)

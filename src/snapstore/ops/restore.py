@@ -3,40 +3,21 @@
 import contextlib
 import os
 import stat
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from snapstore import _native
 from snapstore.base.bytestext import to_text
-from snapstore.base.errors import (
-    InvalidArgument,
-    TargetDenied,
-    TargetInvalid,
-    TargetNotEmpty,
-)
+from snapstore.base.errors import TargetDenied, TargetInvalid, TargetNotEmpty
 from snapstore.base.progress import Observer
 from snapstore.model.results import RestoreResult
-from snapstore.model.snapshot import Root, Snapshot, require_ready
+from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import places
-from snapstore.ops.places import Place
 from snapstore.ops.running import Meter
+from snapstore.ops.targets import Step, at_target, check_not_store
 from snapstore.repository.open import Repository
 
 MAX_PROBLEMS = 100_000
 HIDDEN = "a root that has something else here was restored; restore this one by its path"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One call of the core: a root (or these paths of it, or the contents of `strip`) into
-    `target`.
-    """
-
-    root: Root
-    target: bytes
-    paths: tuple[bytes, ...] | None = None
-    strip: bytes | None = None
 
 
 def restore(
@@ -48,6 +29,8 @@ def restore(
     paths: Sequence[bytes],
     verify: bool,
     observer: Observer | None,
+    stop: Callable[[], None] | None = None,
+    time_limit_s: float | None = None,
 ) -> RestoreResult:
     """Restores into `target`, which is missing (its parent exists) or an empty directory.
 
@@ -62,8 +45,8 @@ def restore(
     _check_target(repository, target)
     with repository.reading():
         reader = repository.reader_of_whole(snapshot)
-        steps = _plan(reader, snapshot, target, within, paths)
-        meter = Meter("restore", observer)
+        steps = at_target(reader, snapshot, target, within, paths)
+        meter = Meter("restore", observer, stop=stop, time_limit_s=time_limit_s)
         results = []
         hidden = []
         for step in steps:
@@ -73,7 +56,7 @@ def restore(
                     if not _holds(reader, covering, step):
                         hidden.append((step.target, "content", HIDDEN))
                     continue
-                _make_parents(target, step.target)
+                make_parents(target, step.target)
             task = reader.restore(
                 bytes.fromhex(step.root.id),
                 step.target,
@@ -83,47 +66,6 @@ def restore(
             )
             results.append((step, meter.wait(task)))
     return _merge(snapshot, target, results, hidden, meter.elapsed_s)
-
-
-def _plan(
-    reader: "_native.Reader",
-    snapshot: Snapshot,
-    target: bytes,
-    within: bytes | None,
-    paths: Sequence[bytes],
-) -> list[Step]:
-    """What to restore where; every path is looked up before anything is written."""
-    if within and paths:
-        raise InvalidArgument("paths cannot be chosen inside a path")
-    if within:
-        place = places.find(reader, snapshot, within, suggest=True)
-        return [_single(place, target)]
-    chosen: dict[Root, list[bytes]] = defaultdict(list)
-    for path in paths:
-        place = places.find(reader, snapshot, path, suggest=True)
-        chosen[place.root].append(place.below)
-    roots = list(chosen) if paths else list(snapshot.roots)
-    below = dict.fromkeys(roots, target)
-    if len(snapshot.roots) > 1:
-        below = {root: b"/".join([target, *places.components(root.path)]) for root in roots}
-    steps = []
-    for root in sorted(roots, key=lambda root: root.path):
-        whole = not paths or b"" in chosen[root]
-        at = below[root]
-        if at == target and root.kind != "directory":
-            at = target + b"/" + places.components(root.path)[-1]
-        steps.append(Step(root, at, None if whole else tuple(chosen[root])))
-    return steps
-
-
-def _single(place: Place, target: bytes) -> Step:
-    """A subtree becomes the contents of `target`; what is no directory keeps its name below it."""
-    if place.entry.type == "directory":
-        return Step(place.root, target, strip=place.below or None)
-    if not place.below:
-        return Step(place.root, target + b"/" + places.components(place.root.path)[-1])
-    above = place.below.rpartition(b"/")[0]
-    return Step(place.root, target, paths=(place.below,), strip=above or None)
 
 
 def _restored_already(step: Step, steps: Sequence[Step]) -> Step | None:
@@ -183,9 +125,7 @@ def _merge(
 
 def _check_target(repository: Repository, target: bytes) -> None:
     """The target may be missing or an empty directory, and not in the store."""
-    store = os.path.realpath(os.fsencode(repository.path))
-    if (os.path.realpath(target) + b"/").startswith(store + b"/"):
-        raise TargetInvalid(f"the target {to_text(target)} is inside the store")
+    check_not_store(repository, target)
     try:
         if os.listdir(target):
             raise TargetNotEmpty(
@@ -203,7 +143,7 @@ def _check_target(repository: Repository, target: bytes) -> None:
         raise TargetDenied(f"the target {to_text(target)} cannot be read") from error
 
 
-def _make_parents(target: bytes, path: bytes) -> None:
+def make_parents(target: bytes, path: bytes) -> None:
     """Makes `target` and the directories from it down to `path`, following no links on the way."""
     names = path[len(target) + 1 :].split(b"/")[:-1]
     try:

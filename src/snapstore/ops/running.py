@@ -1,10 +1,11 @@
 """Running: waiting for the core's tasks, with progress and interruption."""
 
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
 from snapstore import _native
-from snapstore.base.errors import Cancelled
+from snapstore.base.errors import Cancelled, OperationTimeout
 from snapstore.base.progress import Observer, Progress
 
 T = TypeVar("T")
@@ -15,9 +16,19 @@ INTERVAL_S = 0.1
 class Meter:
     """Adds up the progress of several tasks and of what came before them, for one observer."""
 
-    def __init__(self, phase: str, observer: Observer | None) -> None:
+    def __init__(
+        self,
+        phase: str,
+        observer: Observer | None,
+        *,
+        stop: Callable[[], None] | None = None,
+        time_limit_s: float | None = None,
+    ) -> None:
+        """`stop` is asked about ten times a second, and raises what is to end the work."""
         self.phase = phase
         self._observer = observer
+        self._stop = stop
+        self._time_limit_s = time_limit_s
         self._start = time.monotonic()
         self._ended: dict[str, int] = {}
         self._noted = 0.0
@@ -38,6 +49,7 @@ class Meter:
         """
         try:
             while not task.poll(INTERVAL_S):
+                self._check()
                 self._report(task.counters(), task.current())
             result = task.result()
             counters = task.counters()
@@ -51,6 +63,22 @@ class Meter:
         for name, count in ({} if goes_on else counters).items():
             self._ended[name] = self._ended.get(name, 0) + count
         return result
+
+    def finish(self, task: "_native.Task[T]") -> T:
+        """As `wait`, of work that nothing is to interrupt."""
+        while True:
+            try:
+                while not task.poll(INTERVAL_S):
+                    self._report(task.counters(), task.current())
+                return task.result()
+            except KeyboardInterrupt:
+                continue
+
+    def _check(self) -> None:
+        if self._stop is not None:
+            self._stop()
+        if self._time_limit_s is not None and self.elapsed_s > self._time_limit_s:
+            raise OperationTimeout(f"the {self.phase} took longer than {self._time_limit_s:g} s")
 
     def note(self, phase: str, done: int, total: int, current: bytes = b"") -> None:
         """Reports work that is not the core's, `done` of `total` objects, at most each tenth of a

@@ -42,6 +42,7 @@ from snapstore.repository.objects import (
 if TYPE_CHECKING:
     from snapstore.index import DedupView, Index, PackRow
     from snapstore.repository.session import Session
+    from snapstore.repository.heads import Heads
     from snapstore.repository.statcache import StatCaches
 
 GARBAGE_SHARE = 0.5
@@ -226,6 +227,24 @@ class Repository:
         if self.local == self.path / "local":
             self.objects.make_reserve(self.local)
 
+    @property
+    def heads(self) -> "Heads | None":
+        """From which snapshots what is on disk comes; None where nothing derived is kept."""
+        from snapstore.repository.heads import Heads
+
+        return Heads(self.local) if self.local else None
+
+    def head(self, source: str, host: str) -> Snapshot | None:
+        """The snapshot from which what is on disk of a source comes: what was restored since it was
+        last taken, else the newest one.
+        """
+        known = self.heads.find(source) if self.heads is not None else None
+        if known is not None and known.snapshot is not None and host == self.host:
+            found = self.catalog.snapshot(known.snapshot)
+            if found is not None and found.status == "ready":
+                return found
+        return self.catalog.newest(source, host)
+
     # Packs and the index
 
     @property
@@ -355,6 +374,10 @@ class Repository:
             reader = self.reader()
         reader.preload([(META, id) for id in dict.fromkeys(meta[-MAX_PRELOADED:])])
         return reader
+
+    def reader_with(self, nodes: "_native.Nodes | None") -> "_native.Reader":
+        """A reader that also finds nodes which are in memory only."""
+        return _native.Reader(os.fsencode(self.path), self.keys, self.index(), nodes=nodes)
 
     def reader_of(self, index: "Index | DedupView") -> "_native.Reader":
         """A reader that finds what `index` knows."""

@@ -19,6 +19,7 @@ use crate::node::{
     MAX_XATTRS_LEN,
 };
 use crate::pack::{self, Kind};
+use crate::packer::Nodes;
 
 pub(crate) use content::{stored_ids, Holes, Run, Runs};
 pub(crate) use packs::open_file;
@@ -67,11 +68,19 @@ pub struct Reader {
     keys: Arc<Keys>,
     packs: Packs,
     places: Places,
+    /// Nodes that the store does not have.
+    nodes: Nodes,
 }
 
 impl Reader {
     pub fn new(store: &Path, keys: Arc<Keys>, index: Arc<dyn Index>, cache_bytes: usize) -> Reader {
-        Reader { packs: Packs::new(store, keys.clone(), cache_bytes), keys, places: Places::new(index) }
+        let packs = Packs::new(store, keys.clone(), cache_bytes);
+        Reader { packs, keys, places: Places::new(index), nodes: Nodes::new() }
+    }
+
+    /// Reads these nodes too, which a dry run made.
+    pub fn with_nodes(self, nodes: Nodes) -> Reader {
+        Reader { nodes, ..self }
     }
 
     /// Loads the tables of `packs`, so that what they hold is found without the index. Bounded: stops when full. Packs that
@@ -135,6 +144,9 @@ impl Reader {
 
     /// The bytes of node `id`.
     pub fn node(&self, id: &Id) -> Result<Slice> {
+        if let Some(node) = self.nodes.get(id) {
+            return Ok(Slice::of(node));
+        }
         self.fetch(id, Domain::Node, Extent::Whole)
     }
 

@@ -63,6 +63,13 @@ impl Slice {
         (range.start <= range.end && range.end <= block.plain.len()).then_some(Slice { block, range })
     }
 
+    /// Bytes that are in no block.
+    pub(crate) fn of(bytes: &[u8]) -> Slice {
+        let spare = Arc::new(Spare::new(0));
+        let block = Block { plain: bytes.to_vec(), plain_len: bytes.len(), spare };
+        Slice { range: 0..bytes.len(), block: Arc::new(block) }
+    }
+
     /// Bytes that it keeps in memory beside what `other` does.
     pub(crate) fn keeps_beside(&self, other: Option<&Slice>) -> usize {
         match other {

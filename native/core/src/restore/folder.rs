@@ -19,6 +19,8 @@ pub(crate) struct Folder {
     pub(crate) parent: Option<Arc<Folder>>,
     /// Its metadata. The name of the topmost is its path below the root.
     pub(crate) entry: Entry,
+    /// Its name on disk, where that is another.
+    pub(crate) number: Option<Box<[u8]>>,
     pub(crate) depth: usize,
     /// What must end before its own metadata can be restored.
     pending: AtomicUsize,
@@ -30,7 +32,18 @@ impl Folder {
     /// With one thing pending: the reading of its entries.
     pub(crate) fn new(parent: Option<Arc<Folder>>, entry: Entry) -> Folder {
         let depth = parent.as_ref().map_or(0, |parent| parent.depth + 1);
-        Folder { parent, entry, depth, pending: AtomicUsize::new(1), ticket: AtomicU64::new(0) }
+        Folder { parent, entry, number: None, depth, pending: AtomicUsize::new(1), ticket: AtomicU64::new(0) }
+    }
+
+    /// The same, under a number instead of its name.
+    pub(crate) fn numbered(parent: Arc<Folder>, entry: Entry, number: Box<[u8]>) -> Folder {
+        let mut folder = Folder::new(Some(parent), entry);
+        folder.number = Some(number);
+        folder
+    }
+
+    fn name(&self) -> &[u8] {
+        self.number.as_deref().unwrap_or(&self.entry.name)
     }
 
     pub(crate) fn begin(&self) {
@@ -119,7 +132,7 @@ impl Handles {
             at = parent;
         };
         for folder in closed.into_iter().rev() {
-            fd = Arc::new(openat(&fd, &*folder.entry.name, open_flags(), Mode::empty())?);
+            fd = Arc::new(openat(&fd, folder.name(), open_flags(), Mode::empty())?);
             let (ticket, given_up) = lock(&self.table).hold(fd.clone());
             drop(given_up);
             folder.ticket.store(ticket, Ordering::Release);

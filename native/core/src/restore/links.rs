@@ -16,6 +16,49 @@ use crate::id::checksum;
 use crate::node::{Key, Link, Root};
 use crate::reader::Reader;
 
+fn join(above: &[u8], below: &[u8]) -> Vec<u8> {
+    match (above, below) {
+        (b"", below) => below.to_vec(),
+        (above, b"") => above.to_vec(),
+        (above, below) => [above, b"/", below].concat(),
+    }
+}
+
+/// Where something is that a hard link is made of, or at.
+pub(crate) enum Place<'p> {
+    /// Below the directory that is written into.
+    Target(&'p [u8]),
+    /// Below what is staged there under a number.
+    Staged { number: usize, rest: &'p [u8] },
+    /// Below the directory that it will be moved to.
+    Live(&'p [u8]),
+}
+
+/// Which paths of a root are written, and where.
+pub(crate) trait Scope: Sync {
+    /// True when `path`, below the root, is written for itself (not only as a directory on the way to others).
+    fn covers(&self, path: &[u8]) -> bool;
+
+    /// True when it is there already, as the root has it, so that others can be linked to it.
+    fn stands(&self, path: &[u8]) -> bool;
+
+    fn place<'p>(&self, path: &'p [u8]) -> Option<Place<'p>>;
+}
+
+impl Scope for Selection {
+    fn covers(&self, path: &[u8]) -> bool {
+        Selection::covers(self, path)
+    }
+
+    fn stands(&self, _path: &[u8]) -> bool {
+        false
+    }
+
+    fn place<'p>(&self, path: &'p [u8]) -> Option<Place<'p>> {
+        self.in_target(path).map(Place::Target)
+    }
+}
+
 /// The hard links to make. Of each, 8 bytes are in memory.
 pub(crate) struct Links {
     root: Root,
@@ -34,7 +77,7 @@ impl Links {
     pub(crate) fn plan(
         reader: &Reader,
         root: &Root,
-        selection: &Selection,
+        scope: &dyn Scope,
         mut damage: impl FnMut(Error) -> Result<()>,
     ) -> Result<Option<Links>> {
         let mut links = Links { root: root.clone(), later: Vec::new(), heads: HashMap::new() };
@@ -42,7 +85,7 @@ impl Links {
         loop {
             match leaves.next(reader) {
                 Ok(None) => break,
-                Ok(Some(leaf)) => leaf.into_iter().for_each(|link| links.add(link, selection)),
+                Ok(Some(leaf)) => leaf.into_iter().for_each(|link| links.add(link, scope)),
                 Err(error) => damage(error)?,
             }
         }
@@ -50,11 +93,12 @@ impl Links {
         Ok((!links.later.is_empty()).then_some(links))
     }
 
-    fn add(&mut self, link: Link, selection: &Selection) {
-        if !selection.covers(&link.path) {
+    fn add(&mut self, link: Link, scope: &dyn Scope) {
+        if !scope.covers(&link.path) {
             return;
         }
-        if !selection.covers(&link.first) && !self.heads.contains_key(&link.first) {
+        let has_first = scope.covers(&link.first) || scope.stands(&link.first);
+        if !has_first && !self.heads.contains_key(&link.first) {
             self.heads.insert(link.first, link.path);
             return;
         }
@@ -82,11 +126,11 @@ impl Links {
     }
 
     /// The path that `link` becomes a link to; None when it is a file or not restored.
-    fn source<'l>(&'l self, link: &'l Link, selection: &Selection) -> Option<&'l [u8]> {
-        if !selection.covers(&link.path) {
+    fn source<'l>(&'l self, link: &'l Link, scope: &dyn Scope) -> Option<&'l [u8]> {
+        if !scope.covers(&link.path) {
             return None;
         }
-        let source = match selection.covers(&link.first) {
+        let source = match scope.covers(&link.first) || scope.stands(&link.first) {
             true => &link.first,
             false => self.heads.get(&link.first)?,
         };
@@ -95,26 +139,25 @@ impl Links {
 }
 
 /// The directory that was opened last: neighbours in the table are mostly neighbours in the tree.
+#[derive(Default)]
 struct Directory {
-    root: Arc<OwnedFd>,
-    path: Vec<u8>,
-    fd: Arc<OwnedFd>,
+    last: Option<(bool, Vec<u8>, Arc<OwnedFd>)>,
 }
 
 impl Directory {
-    fn new(root: Arc<OwnedFd>) -> Directory {
-        Directory { fd: root.clone(), root, path: Vec::new() }
-    }
-
-    fn open(&mut self, path: &[u8]) -> rustix::io::Result<&OwnedFd> {
-        if self.path != path {
-            let mut fd = self.root.clone();
-            for name in path.split(|c| *c == b'/').filter(|name| !name.is_empty()) {
-                fd = Arc::new(openat(&fd, name, open_flags() | OFlags::PATH, Mode::empty())?);
+    /// The directory `path` below `root`. `is_live` tells roots apart.
+    fn open(&mut self, is_live: bool, root: &Arc<OwnedFd>, path: &[u8]) -> rustix::io::Result<Arc<OwnedFd>> {
+        if let Some((live, last, fd)) = &self.last {
+            if (*live, &last[..]) == (is_live, path) {
+                return Ok(fd.clone());
             }
-            (self.path, self.fd) = (path.to_vec(), fd);
         }
-        Ok(&self.fd)
+        let mut fd = root.clone();
+        for name in path.split(|c| *c == b'/').filter(|name| !name.is_empty()) {
+            fd = Arc::new(openat(&fd, name, open_flags() | OFlags::PATH, Mode::empty())?);
+        }
+        self.last = Some((is_live, path.to_vec(), fd.clone()));
+        Ok(fd)
     }
 }
 
@@ -129,8 +172,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 impl Run<'_> {
     /// Makes all hard links. The directories must not have got their metadata yet.
     pub(super) fn make_links(&self, links: &Links) -> Result<()> {
-        let mut from = Directory::new(self.handles.root());
-        let mut to = Directory::new(self.handles.root());
+        let (mut from, mut to) = (Directory::default(), Directory::default());
         let mut leaves = self.reader.link_leaves(&links.root);
         loop {
             let leaf = match leaves.next(self.reader) {
@@ -142,7 +184,7 @@ impl Run<'_> {
             };
             self.progress.check()?;
             for link in &leaf {
-                let Some(source) = links.source(link, &self.selection) else { continue };
+                let Some(source) = links.source(link, self.scope) else { continue };
                 match self.make_link(source, &link.path, &mut from, &mut to) {
                     Ok(FileType::RegularFile) => self.tally.file(),
                     Ok(_) => self.tally.other(),
@@ -160,12 +202,25 @@ impl Run<'_> {
         from: &mut Directory,
         to: &mut Directory,
     ) -> rustix::io::Result<FileType> {
-        let (Some(source), Some(path)) = (self.selection.in_target(source), self.selection.in_target(path)) else {
-            return Err(Errno::NOENT);
+        let (from_dir, from_name) = self.open_place(source, from)?;
+        let (to_dir, to_name) = self.open_place(path, to)?;
+        linkat(&from_dir, &from_name[..], &to_dir, &to_name[..], AtFlags::empty())?;
+        Ok(FileType::from_raw_mode(statat(&to_dir, &to_name[..], AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
+    }
+
+    /// The directory in which `path` is, or is to be, and its name there.
+    fn open_place(&self, path: &[u8], directory: &mut Directory) -> rustix::io::Result<(Arc<OwnedFd>, Vec<u8>)> {
+        let (root, place) = match self.scope.place(path).ok_or(Errno::NOENT)? {
+            Place::Target(path) => (None, path.to_vec()),
+            Place::Staged { number, rest } => (None, join(number.to_string().as_bytes(), rest)),
+            Place::Live(path) => {
+                let live = self.live.as_ref().ok_or(Errno::NOENT)?;
+                (Some(&live.fd), join(&live.prefix, path))
+            }
         };
-        let ((from_dir, from_name), (to_dir, to_name)) = (split(source), split(path));
-        linkat(from.open(from_dir)?, from_name, to.open(to_dir)?, to_name, AtFlags::empty())?;
-        Ok(FileType::from_raw_mode(statat(to.open(to_dir)?, to_name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
+        let (dir, name) = split(&place);
+        let fd = directory.open(root.is_some(), root.unwrap_or(&self.handles.root()), dir)?;
+        Ok((fd, name.to_vec()))
     }
 
     fn link_failed(&self, source: &[u8], path: &[u8], error: Errno) -> Result<()> {

@@ -6,6 +6,7 @@ mod file;
 mod folder;
 mod links;
 mod selection;
+mod staged;
 mod tally;
 mod target;
 mod verify;
@@ -27,7 +28,9 @@ use crate::reader::{Leaves, Reader};
 use file::Big;
 use folder::{Folder, Handles};
 use links::Links;
-use selection::Selection;
+pub(crate) use links::{Place, Scope};
+pub(crate) use selection::Selection;
+pub(crate) use staged::{stage, Staged};
 use tally::{Tally, Trouble};
 use target::Given;
 
@@ -68,10 +71,6 @@ pub fn restore(
     let (files, bytes) = selection.totals();
     add(&progress.files, files);
     add(&progress.bytes, bytes);
-    let workers = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
-        threads => threads,
-    };
     let is_directory = matches!(selection.top().what, What::Directory(_));
     let (fd, given, name) = if is_directory {
         let (fd, given) = target::open_directory(target)?;
@@ -80,21 +79,8 @@ pub fn restore(
         let (fd, name) = target::open_parent(target)?;
         (fd, None, name)
     };
-    let mut run = Run {
-        reader,
-        progress,
-        selection,
-        handles: Handles::new(fd),
-        given,
-        verify: options.verify,
-        workers: workers.clamp(1, 64),
-        queue: Queue::new(1, []),
-        tally: Tally::default(),
-        links: None,
-        pass: Pass::Write,
-        failure: Mutex::new(None),
-        stopping: AtomicBool::new(false),
-    };
+    let mut run = Run::new(reader, progress, &selection, &selection, fd, options.threads);
+    (run.given, run.verify) = (given, options.verify);
     if is_directory {
         run.restore_directory(&root)?;
     } else {
@@ -141,6 +127,14 @@ enum Task {
     Single(Vec<u8>),
     Folder(Arc<Folder>, Stream),
     Big(Arc<Big>),
+    /// Part of the batch, below a folder that stands for the directory in which it is written.
+    Batch(Arc<Folder>, std::ops::Range<usize>),
+}
+
+/// A directory, and the path in it of what is restored.
+pub(crate) struct Live {
+    pub(crate) fd: Arc<OwnedFd>,
+    pub(crate) prefix: Vec<u8>,
 }
 
 /// The entries of a directory that are still to come.
@@ -154,7 +148,12 @@ enum Stream {
 struct Run<'a> {
     reader: &'a Reader,
     progress: &'a Progress,
-    selection: Selection,
+    selection: &'a Selection,
+    scope: &'a dyn Scope,
+    /// What is written as a batch, each under its number.
+    batch: &'a [Staged],
+    /// Where things are that are linked to, without being written.
+    live: Option<Live>,
     handles: Handles,
     /// None when the directory that is written into is not ours.
     given: Option<Given>,
@@ -169,21 +168,57 @@ struct Run<'a> {
     stopping: AtomicBool,
 }
 
+impl<'a> Run<'a> {
+    fn new(
+        reader: &'a Reader,
+        progress: &'a Progress,
+        selection: &'a Selection,
+        scope: &'a dyn Scope,
+        directory: OwnedFd,
+        threads: usize,
+    ) -> Run<'a> {
+        let workers = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
+            threads => threads,
+        };
+        Run {
+            reader,
+            progress,
+            selection,
+            scope,
+            batch: &[],
+            live: None,
+            handles: Handles::new(directory),
+            given: None,
+            verify: false,
+            workers: workers.clamp(1, 64),
+            queue: Queue::new(1, []),
+            tally: Tally::default(),
+            links: None,
+            pass: Pass::Write,
+            failure: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Run<'_> {
     fn restore_directory(&mut self, root: &Root) -> Result<()> {
+        self.write(root, Run::top_task)
+    }
+
+    /// Writes what `first` begins with. Hard links are made when all files are there, and directories finished after them.
+    fn write(&mut self, root: &Root, first: impl Fn(&Self) -> Task) -> Result<()> {
         self.plan_links(root)?;
-        let Some(links) = self.links.take() else {
-            let top = self.top_task();
-            return self.run(Pass::Write, top);
-        };
+        let task = first(self);
+        let Some(links) = self.links.take() else { return self.run(Pass::Write, task) };
         self.links = Some(links);
-        let top = self.top_task();
-        self.run(Pass::WriteUnfinished, top)?;
+        self.run(Pass::WriteUnfinished, task)?;
         if let Some(links) = &self.links {
             self.make_links(links)?;
         }
-        let top = self.top_task();
-        self.run(Pass::Finish, top)
+        let task = first(self);
+        self.run(Pass::Finish, task)
     }
 
     fn plan_links(&mut self, root: &Root) -> Result<()> {
@@ -195,7 +230,7 @@ impl Run<'_> {
                 Ok(())
             }
         };
-        self.links = Links::plan(self.reader, root, &self.selection, damage)?;
+        self.links = Links::plan(self.reader, root, self.scope, damage)?;
         Ok(())
     }
 

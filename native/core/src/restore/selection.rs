@@ -22,6 +22,11 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// Everything.
+    pub(crate) fn all(root: &Root) -> Selection {
+        Selection { picked: vec![Picked { entry: root.entry.clone(), below: None }], base: Vec::new(), paths: None }
+    }
+
     /// `paths` below the root and what is below them; `strip`: the directory whose contents become the target.
     /// Fails with `PathNotFound` when the tree does not have one of them.
     pub(crate) fn resolve(
@@ -33,6 +38,8 @@ impl Selection {
         let base = trim(strip.unwrap_or_default());
         let top = match base {
             [] => root.entry.clone(),
+            // What is no directory can only be restored by itself.
+            _ if paths.is_none() => find(reader, root.entry.clone(), &base.split(|c| *c == b'/').collect::<Vec<_>>())?,
             _ => find_directory(reader, &root.entry, base)?,
         };
         let mut selection = Selection {

@@ -63,6 +63,12 @@ pub(crate) fn open_directory(target: &Path) -> Result<(OwnedFd, Given)> {
     Ok((fd, given))
 }
 
+/// Sees what a new file in a directory of ours is given.
+pub(crate) fn probe_directory(directory: &OwnedFd) -> Result<Given> {
+    let _ = fremovexattr(directory, acl::DEFAULT);
+    probe(directory.as_fd()).map_err(|e| failed("write into", Path::new("the staging directory"), e))
+}
+
 /// Sees what a new file is given: umask, mount options, setgid directories and lists all have a say.
 fn probe(directory: BorrowedFd) -> std::result::Result<Given, Errno> {
     let name = format!(".snapstore-{}", u64::from_le_bytes(random_bytes().map_err(|_| Errno::IO)?));

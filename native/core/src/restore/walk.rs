@@ -44,6 +44,7 @@ impl Run<'_> {
                 Task::Single(name) => self.restore_single(&name),
                 Task::Folder(folder, stream) => self.fill(worker, folder, stream),
                 Task::Big(big) => self.write_big(&big),
+                Task::Batch(folder, range) => self.write_batch(worker, &folder, range),
             });
             self.queue.finished();
             if let Err(error) = done {
@@ -126,7 +127,7 @@ impl Run<'_> {
         };
         if self.pass != Pass::Finish {
             self.progress.working_on(&prefix);
-            self.reader.learn(&content_ids(&entries))?;
+            self.reader.learn(&content_ids(entries.iter().map(|(entry, _)| entry)))?;
         }
         let mut memo = Memo::default();
         let mut folders = Vec::new();
@@ -171,7 +172,7 @@ impl Run<'_> {
         }
     }
 
-    fn is_linked_later(&self, here: &Here, memo: &mut Memo) -> Result<bool> {
+    pub(super) fn is_linked_later(&self, here: &Here, memo: &mut Memo) -> Result<bool> {
         let Some(links) = &self.links else { return Ok(false) };
         match links.is_later(self.reader, &here.path(), memo) {
             // What the table does not tell becomes a file of its own.
@@ -181,7 +182,7 @@ impl Run<'_> {
     }
 
     /// Restores what is not a directory.
-    fn restore_entry(&self, here: &Here, folder: Option<&Arc<Folder>>) -> Result<()> {
+    pub(super) fn restore_entry(&self, here: &Here, folder: Option<&Arc<Folder>>) -> Result<()> {
         let done = match &here.entry.what {
             What::File { .. } => self.restore_file(here, folder),
             What::Directory(_) => Ok(()),
@@ -252,9 +253,9 @@ impl Run<'_> {
 }
 
 /// The chunks of `entries` whose ids are at hand.
-fn content_ids(entries: &[Wanted]) -> Vec<Id> {
+pub(super) fn content_ids<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Id> {
     let mut ids = Vec::new();
-    for (entry, _) in entries {
+    for entry in entries {
         match &entry.what {
             What::File { content: Content::One(id), .. } => ids.push(*id),
             What::File { content: Content::Chunks(list), .. } => match &**list {

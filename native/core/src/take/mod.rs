@@ -42,6 +42,8 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     pub new_cache: Option<PathBuf>,
     pub selection: Arc<Selection>,
+    /// Where rules see the root: as this path below the root that they are for.
+    pub below: Vec<u8>,
     pub ignore_inode: bool,
 }
 
@@ -61,6 +63,8 @@ pub struct Taken {
     pub unreadable: Vec<(Vec<u8>, String)>,
     pub unreadable_count: u64,
     pub changed: Vec<Vec<u8>>,
+    /// Staging directories of restores that are under way or were interrupted.
+    pub unfinished: Vec<Vec<u8>>,
     listed_bytes: usize,
     pub sockets: u64,
     pub excluded: u64,

@@ -16,6 +16,7 @@ use crate::packer::Lane;
 use crate::progress::add;
 use crate::select::{Folder, Inside, Why};
 use crate::source::{self, Fault, Read, Stat};
+use crate::walk::join;
 
 /// Directories with more files to read than this are shared among workers.
 const SHARED_FILES: usize = 512;
@@ -143,6 +144,7 @@ impl Run<'_> {
         let mut dirty = record.is_none();
         lock(&dir.work).stored = record.as_ref().map(|record| record.directory);
         let mut counts = Taken::default();
+        names.retain(|name| dir.around || !self.is_unfinished(dir, name));
         let inside = self.enter(dir, handle, &mut names, &mut counts);
         let mut scratch = Vec::new();
         for name in names {
@@ -181,6 +183,24 @@ impl Run<'_> {
         Ok(plan)
     }
 
+    /// The path of a directory by which rules know it.
+    fn seen(&self, dir: &Dir) -> Vec<u8> {
+        match (&self.options.below[..], dir.path()) {
+            (b"", path) => path,
+            (below, path) if path.is_empty() => below.to_vec(),
+            (below, path) => join(below, &path),
+        }
+    }
+
+    /// Whether a name is that of a restore's staging directory, which is noted and not taken.
+    fn is_unfinished(&self, dir: &Arc<Dir>, name: &[u8]) -> bool {
+        let is_staging = source::is_staging(name);
+        if is_staging {
+            lock(&self.report).unfinished.push(dir.path_to(name));
+        }
+        is_staging
+    }
+
     /// Begins the selection among a directory's names; none for what stands around a root.
     fn enter(
         &self,
@@ -192,7 +212,7 @@ impl Run<'_> {
         if dir.around {
             return None;
         }
-        let mut inside = self.options.selection.enter(&dir.folder, || dir.path(), handle, names);
+        let mut inside = self.options.selection.enter(&dir.folder, || self.seen(dir), handle, names);
         counts.excluded += inside.keep(names);
         for (path, error) in inside.missing.drain(..).chain(inside.broken.take()) {
             self.unreadable(path, &error);

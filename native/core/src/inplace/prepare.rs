@@ -1,0 +1,496 @@
+//! A plan held against the disk: every entry that is to give way is looked at, so that what cannot be done is known before
+//! anything is.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{openat, statx, AtFlags, FileType, Mode, OFlags, StatxFlags, CWD};
+use rustix::io::Errno;
+
+use super::journal::{Action, Attributes, Identity, Pair, Record};
+use super::patch::{self, Range};
+use super::plan::{Item, Kind, Part, Plan};
+use super::ways::{by_descriptor, mount_of, split, Ways};
+use crate::diff::same_type;
+use crate::error::{reason, show, show_path, Error, Result};
+use crate::node::{Entry, Time, What};
+use crate::progress::{add, Progress};
+use crate::reader::Reader;
+use crate::restore::Problem;
+use crate::source;
+use crate::take::entry_of;
+use crate::walk::join;
+
+const IMMUTABLE: u64 = 0x10;
+const APPEND: u64 = 0x20;
+const MOUNT_ROOT: u64 = 0x2000;
+/// Smaller files are written whole.
+const PATCH_MIN: u64 = 8 << 20;
+
+/// Where a part of a plan is on disk.
+pub struct Base {
+    pub path: PathBuf,
+    /// It is a directory, and stays one.
+    pub is_directory: bool,
+    /// Other file systems below it belong to it.
+    pub crosses: bool,
+}
+
+/// A directory below which everything is done.
+pub(super) struct Top {
+    pub(super) path: PathBuf,
+    pub(super) ways: Ways,
+    pub(super) mount: u64,
+}
+
+/// A place for a staging directory: a top, and a directory below it.
+pub(super) type Area = (usize, Vec<u8>);
+
+/// A plan that can be carried out.
+pub(super) struct Prepared {
+    pub(super) tops: Vec<Top>,
+    pub(super) areas: Vec<Area>,
+    /// Of each part: its top, and its path below that.
+    pub(super) places: Vec<(usize, Vec<u8>)>,
+    /// One for each item, by number, then those of directories that are touched. What is staged has no inode yet.
+    pub(super) records: Vec<Record>,
+    /// The ranges of files that need not be written whole, by number.
+    pub(super) patches: HashMap<usize, Vec<Range>>,
+}
+
+/// What the disk says of a name.
+struct Found {
+    stat: source::Stat,
+    attributes: u64,
+}
+
+fn look(dir: BorrowedFd, name: &[u8]) -> io::Result<Option<Found>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    match statx(dir, name, flags, StatxFlags::BASIC_STATS) {
+        Ok(stat) => {
+            let found = Found { stat: source::stat_at(dir, name)?, attributes: stat.stx_attributes.bits() };
+            Ok(Some(found))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn open_top(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty())
+        .map_err(|e| Error::of_target(&format!("open the directory {}", show_path(path)), &e.into()))
+}
+
+/// Why an item cannot be carried out.
+enum Blocked {
+    Changed(&'static str),
+    Way(String),
+}
+
+impl From<io::Error> for Blocked {
+    fn from(error: io::Error) -> Blocked {
+        Blocked::Way(reason(&error))
+    }
+}
+
+struct Preparing<'a> {
+    tops: Vec<Top>,
+    areas: Vec<(Area, u64)>,
+    places: Vec<(usize, Vec<u8>)>,
+    bases: &'a [Base],
+    /// Paths at which directories will be made, by part, with their area.
+    made: HashMap<(usize, Vec<u8>), usize>,
+    /// How many entries are to go, by part and directory.
+    going: HashMap<(usize, Vec<u8>), usize>,
+    /// The directory looked at last: its part and path, its area.
+    last: Option<(usize, Vec<u8>, usize)>,
+}
+
+/// Holds `plan` against the disk. Items that cannot be carried out are taken out of it and told: what was `changed` since it was
+/// taken, and where something is `in the way`.
+pub(super) fn prepare(
+    reader: &Reader,
+    parts: &[Part],
+    plan: &mut Plan,
+    bases: &[Base],
+    progress: &Progress,
+) -> Result<(Prepared, Vec<Problem>)> {
+    let mut preparing = Preparing {
+        tops: Vec::new(),
+        areas: Vec::new(),
+        places: Vec::new(),
+        bases,
+        made: HashMap::new(),
+        going: HashMap::new(),
+        last: None,
+    };
+    for base in bases {
+        preparing.add_base(base)?;
+    }
+    let stays = preparing.deletions(plan);
+    let (mut problems, mut barred): (Vec<Problem>, Option<(usize, Vec<u8>)>) = (Vec::new(), None);
+    let (mut records, mut patches) = (Vec::with_capacity(plan.items.len()), HashMap::new());
+    let items = std::mem::take(&mut plan.items);
+    for (at, mut item) in items.into_iter().enumerate() {
+        progress.check()?;
+        let is_below = |(part, path): &(usize, Vec<u8>)| {
+            *part == item.part && item.path.strip_prefix(&path[..]).is_some_and(|rest| rest.starts_with(b"/"))
+        };
+        if stays.contains(&at) || barred.as_ref().is_some_and(is_below) {
+            continue;
+        }
+        match preparing.item(reader, records.len(), &mut item) {
+            Ok((record, can_patch)) => {
+                if can_patch {
+                    let ranges = patch_ranges(reader, &parts[item.part], &item)?;
+                    patches.extend(ranges.map(|ranges| (records.len(), ranges)));
+                }
+                records.push(record);
+                plan.items.push(item);
+            }
+            Err(blocked) => {
+                let path = preparing.shown(&item);
+                let (what, reason) = match blocked {
+                    Blocked::Changed(why) => ("changed", why.to_string()),
+                    Blocked::Way(why) => ("in the way", why),
+                };
+                // Nor is what is in it touched.
+                barred = Some((item.part, item.path));
+                add(&progress.errors, 1);
+                problems.push(Problem { path, what: what.into(), reason });
+            }
+        }
+    }
+    preparing.touches(plan, &mut records)?;
+    let Preparing { tops, areas, places, .. } = preparing;
+    let areas = areas.into_iter().map(|(area, _)| area).collect();
+    Ok((Prepared { tops, areas, places, records, patches }, problems))
+}
+
+impl Preparing<'_> {
+    fn add_base(&mut self, base: &Base) -> Result<()> {
+        let (path, prefix) = match base.is_directory {
+            true => (base.path.clone(), Vec::new()),
+            false => {
+                let (Some(above), Some(name)) = (base.path.parent(), base.path.file_name()) else {
+                    return Err(Error::TargetInvalid(format!("{} cannot be replaced", show_path(&base.path))));
+                };
+                (above.to_path_buf(), name.as_bytes().to_vec())
+            }
+        };
+        let top = match self.tops.iter().position(|top| top.path == path) {
+            Some(top) => top,
+            None => {
+                let fd = open_top(&path)?;
+                self.tops.push(Top::new(path, fd)?);
+                self.tops.len() - 1
+            }
+        };
+        self.places.push((top, prefix));
+        Ok(())
+    }
+
+    /// The whole path of an item.
+    fn shown(&self, item: &Item) -> Vec<u8> {
+        join_path(self.bases[item.part].path.as_os_str().as_bytes(), &item.path)
+    }
+
+    /// Top and path below it.
+    fn place(&self, part: usize, path: &[u8]) -> (usize, Vec<u8>) {
+        let (top, prefix) = &self.places[part];
+        (*top, join_path(prefix, path))
+    }
+
+    /// Numbers of directories that are to go, but hold what is not: they stay.
+    fn deletions(&mut self, plan: &Plan) -> HashSet<usize> {
+        let mut going: HashMap<(usize, Vec<u8>), usize> = HashMap::new();
+        for item in plan.items.iter().filter(|item| item.kind == Kind::Delete) {
+            *going.entry((item.part, split(&item.path).0.to_vec())).or_default() += 1;
+        }
+        let mut stays = HashSet::new();
+        for (at, item) in plan.items.iter().enumerate().rev() {
+            let is_directory = item.live.as_ref().is_some_and(|live| live.directory().is_some());
+            if item.kind != Kind::Delete || !is_directory {
+                continue;
+            }
+            let count = going.get(&(item.part, item.path.clone())).copied().unwrap_or(0);
+            let (top, path) = self.place(item.part, &item.path);
+            let ways = &mut self.tops[top].ways;
+            let is_mount = ways.open(&path).and_then(attributes_of).is_ok_and(|found| found & MOUNT_ROOT != 0);
+            if is_mount || count_names(ways, &path).is_ok_and(|names| names != count) {
+                stays.insert(at);
+                if let Some(count) = going.get_mut(&(item.part, split(&item.path).0.to_vec())) {
+                    *count -= 1;
+                }
+            }
+        }
+        self.going = going;
+        stays
+    }
+
+    /// Whether nothing is left of a directory when all that is to go from it has gone.
+    fn empties(&mut self, part: usize, path: &[u8], top: usize, place: &[u8]) -> bool {
+        let going = self.going.get(&(part, path.to_vec())).copied().unwrap_or(0);
+        count_names(&mut self.tops[top].ways, place).is_ok_and(|names| names == going)
+    }
+
+    /// The area in which something for the directory `above` of a part is staged.
+    fn area(&mut self, part: usize, above: &[u8]) -> std::result::Result<usize, Blocked> {
+        if let Some((last_part, last, area)) = &self.last {
+            if *last_part == part && last == above {
+                return Ok(*area);
+            }
+        }
+        let (top, path) = self.place(part, above);
+        let found = self.tops[top].ways.open(&path).and_then(|fd| Ok((mount_of(fd)?, attributes_of(fd)?)));
+        let (mount, attributes) = match found {
+            Ok(found) => found,
+            Err(error) => match self.made.get(&(part, above.to_vec())) {
+                Some(area) => return Ok(*area),
+                None => return Err(error.into()),
+            },
+        };
+        if attributes & (IMMUTABLE | APPEND) != 0 {
+            return Err(Blocked::Way("its directory is immutable (chattr -i, -a)".into()));
+        }
+        if mount != self.tops[top].mount && !self.bases[part].crosses {
+            let why = "another file system is mounted there, which the snapshot's rules do not enter";
+            return Err(Blocked::Way(why.into()));
+        }
+        let area = match self.areas.iter().position(|(area, of)| *of == mount && area.0 == top) {
+            Some(area) => area,
+            None => {
+                let place = self.tops[top].ways.mount_top(&path, mount)?.to_vec();
+                self.areas.push(((top, place), mount));
+                self.areas.len() - 1
+            }
+        };
+        self.last = Some((part, above.to_vec(), area));
+        Ok(area)
+    }
+
+    /// The record of an item, and whether it may be patched.
+    fn item(&mut self, reader: &Reader, number: usize, item: &mut Item) -> std::result::Result<(Record, bool), Blocked> {
+        let (top, path) = self.place(item.part, &item.path);
+        // The top itself has no directory of ours around it: it is never exchanged.
+        let above = split(&item.path).0.to_vec();
+        let area = match path.is_empty() {
+            true => self.area(item.part, b"")?,
+            false if item.path.is_empty() => self.area_around(item.part)?,
+            false => self.area(item.part, &above)?,
+        };
+        let found = match path.is_empty() {
+            true => look_at(self.tops[top].ways.root())?,
+            false => match self.tops[top].ways.parent_of(&path) {
+                Ok((dir, name)) => look(dir, name)?,
+                Err(_) if self.made.contains_key(&(item.part, above)) => None,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let mut can_patch = false;
+        let action = match (item.kind, found) {
+            (Kind::Create | Kind::CreateAlone, None) => Action::Create { staged: 0 },
+            (Kind::Create | Kind::CreateAlone, Some(found)) => return Err(in_the_way(&found)),
+            (_, None) => return Err(Blocked::Changed("it is gone")),
+            (kind, Some(found)) => {
+                let live = item.live.as_ref().ok_or(Blocked::Changed("it was not there before"))?;
+                check_same(live, &found)?;
+                if kind != Kind::Metadata && found.attributes & MOUNT_ROOT != 0 {
+                    return Err(Blocked::Way("something is mounted on it".into()));
+                }
+                if kind == Kind::Replace && live.directory().is_some() && !self.empties(item.part, &item.path, top, &path) {
+                    let why = "the directory that is to give way holds what the snapshot's rules leave out, or sockets";
+                    return Err(Blocked::Way(why.into()));
+                }
+                let links = found.stat.kind != FileType::Directory && found.stat.links > 1;
+                let is_plain = found.stat.kind != FileType::Directory && !links;
+                let identity = Identity { ino: found.stat.ino, ctime: is_plain.then_some(found.stat.ctime) };
+                match kind {
+                    Kind::Delete => Action::Delete { found: identity },
+                    Kind::Metadata if !links => {
+                        let pair = self.pair(reader, top, &path, item, &found)?;
+                        Action::Attributes { found: identity, pair: Box::new(pair) }
+                    }
+                    _ => {
+                        // Attributes of a file with several links would change under its other names too.
+                        item.kind = Kind::Replace;
+                        can_patch = is_plain && is_large(&item.live) && is_large(&item.wanted);
+                        Action::Replace { staged: 0, found: identity }
+                    }
+                }
+            }
+        };
+        let comes = item.wanted.as_ref().is_some_and(|wanted| wanted.directory().is_some());
+        if item.is_staged() && comes {
+            self.made.insert((item.part, item.path.clone()), area);
+        }
+        Ok((Record { number, top, area, path, action }, can_patch))
+    }
+
+    /// The area for a part that is itself an entry of its top.
+    fn area_around(&mut self, part: usize) -> std::result::Result<usize, Blocked> {
+        let top = self.places[part].0;
+        let mount = self.tops[top].mount;
+        match self.areas.iter().position(|(area, of)| *of == mount && area.0 == top) {
+            Some(area) => Ok(area),
+            None => {
+                self.areas.push(((top, Vec::new()), mount));
+                Ok(self.areas.len() - 1)
+            }
+        }
+    }
+
+    /// What is wanted, and what there is to go back to.
+    fn pair(
+        &mut self,
+        reader: &Reader,
+        top: usize,
+        path: &[u8],
+        item: &Item,
+        found: &Found,
+    ) -> std::result::Result<Pair, Blocked> {
+        let wanted = item.wanted.as_ref().ok_or(Blocked::Changed("nothing is wanted there"))?;
+        let set = reader.xattrs(wanted).map_err(|error| Blocked::Way(error.to_string()))?;
+        let old = match path.is_empty() {
+            true => source::xattrs_at(self.tops[top].ways.root(), b".")?,
+            false => {
+                let (dir, name) = self.tops[top].ways.parent_of(path)?;
+                source::xattrs_at(dir, name)?
+            }
+        };
+        Ok([wanted_attributes(wanted, Some(set)), there(&found.stat, Some(old))])
+    }
+
+    /// Records for directories in which entries come and go: their times, and their modes should these have to be changed.
+    fn touches(&mut self, plan: &Plan, records: &mut Vec<Record>) -> Result<()> {
+        let set: HashSet<(usize, Vec<u8>)> = records
+            .iter()
+            .filter(|record| matches!(record.action, Action::Attributes { .. }))
+            .map(|record| (record.top, record.path.clone()))
+            .collect();
+        let alone: HashMap<(usize, Vec<u8>), &Entry> = plan
+            .items
+            .iter()
+            .filter(|item| item.is_staged())
+            .filter_map(|item| Some((self.place(item.part, &item.path), item.wanted.as_ref()?)))
+            .filter(|(_, wanted)| wanted.directory().is_some())
+            .collect();
+        let mut touched: Vec<(usize, usize, Vec<u8>)> = records
+            .iter()
+            .filter(|record| !matches!(record.action, Action::Attributes { .. }) && !record.path.is_empty())
+            .map(|record| (record.top, record.area, split(&record.path).0.to_vec()))
+            .collect();
+        // The staging directories come and go too.
+        touched.extend(self.areas.iter().enumerate().map(|(at, ((top, path), _))| (*top, at, path.clone())));
+        touched.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
+        touched.dedup_by(|a, b| (a.0, &a.2) == (b.0, &b.2));
+        for (top, area, path) in touched {
+            let place = (top, path);
+            if set.contains(&place) {
+                continue;
+            }
+            let pair = match alone.get(&place) {
+                Some(wanted) => {
+                    let attributes = wanted_attributes(wanted, None);
+                    [attributes.clone(), attributes]
+                }
+                None => {
+                    let found = self.tops[top].ways.open(&place.1).and_then(source::stat_fd);
+                    let found = found.map_err(|e| Error::of_target(&format!("look at {}", show(&place.1)), &e))?;
+                    [there(&found, None), there(&found, None)]
+                }
+            };
+            let (number, action) = (records.len(), Action::Touch { pair: Box::new(pair) });
+            records.push(Record { number, top, area, path: place.1, action });
+        }
+        Ok(())
+    }
+}
+
+/// The ranges in which two versions of a large file differ, where it can be patched: other links of it must become links of
+/// one new file.
+fn patch_ranges(reader: &Reader, part: &Part, item: &Item) -> Result<Option<Vec<Range>>> {
+    let (Some(live), Some(wanted)) = (&item.live, &item.wanted) else { return Ok(None) };
+    let root = reader.root(&part.wanted.root)?;
+    let path = join_path(&part.wanted.below, &item.path);
+    let mut is_linked = false;
+    reader.each_link(&root, |links| {
+        is_linked |= links.iter().any(|link| link.path == path || link.first == path);
+        Ok(())
+    })?;
+    match is_linked {
+        true => Ok(None),
+        false => patch::differing(reader, live, wanted),
+    }
+}
+
+pub(super) fn join_path(above: &[u8], below: &[u8]) -> Vec<u8> {
+    match below {
+        b"" => above.to_vec(),
+        below => join(above, below),
+    }
+}
+
+fn is_large(entry: &Option<Entry>) -> bool {
+    matches!(entry.as_ref().map(|entry| &entry.what), Some(What::File { size, .. }) if *size >= PATCH_MIN)
+}
+
+fn in_the_way(found: &Found) -> Blocked {
+    Blocked::Way(match found.stat.kind {
+        FileType::Socket => "a socket is in the way".into(),
+        _ => "something is in the way that was not taken: it is new, or unreadable, or left out by the rules".into(),
+    })
+}
+
+fn look_at(fd: BorrowedFd) -> io::Result<Option<Found>> {
+    Ok(Some(Found { stat: source::stat_fd(fd)?, attributes: attributes_of(fd)? }))
+}
+
+fn attributes_of(fd: BorrowedFd) -> io::Result<u64> {
+    Ok(statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?.stx_attributes.bits())
+}
+
+fn count_names(ways: &mut Ways, path: &[u8]) -> io::Result<usize> {
+    let fd = ways.open(path)?;
+    let readable = rustix::fs::open(by_descriptor(fd), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(source::list(readable.as_fd())?.len())
+}
+
+/// Fails unless what was found is what was taken just before.
+fn check_same(live: &Entry, found: &Found) -> std::result::Result<(), Blocked> {
+    if found.attributes & (IMMUTABLE | APPEND) != 0 {
+        return Err(Blocked::Way("it is immutable (chattr -i, -a)".into()));
+    }
+    let now = entry_of(&found.stat, Box::default());
+    let is_link = found.stat.kind == FileType::Symlink;
+    let is_type = if is_link { matches!(live.what, What::Symlink(_)) } else { same_type(live, &now) };
+    if !is_type {
+        return Err(Blocked::Changed("something else is there by now"));
+    }
+    if found.stat.kind == FileType::Directory {
+        return Ok(());
+    }
+    let size = match live.what {
+        What::File { size, .. } => size,
+        _ => found.stat.size,
+    };
+    let meta = |mode: u16, uid: u32, gid: u32, mtime: Time| (mode, uid, gid, mtime);
+    let same = size == found.stat.size
+        && meta(live.mode, live.uid, live.gid, live.mtime) == meta(now.mode, now.uid, now.gid, now.mtime);
+    match same {
+        true => Ok(()),
+        false => Err(Blocked::Changed("it is being changed")),
+    }
+}
+
+pub(super) fn wanted_attributes(entry: &Entry, xattrs: Option<crate::node::XattrSet>) -> Attributes {
+    Attributes { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs }
+}
+
+pub(super) fn there(stat: &source::Stat, xattrs: Option<crate::node::XattrSet>) -> Attributes {
+    Attributes { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs }
+}

@@ -1,0 +1,357 @@
+//! Staging: everything new is made beside the target, complete with attributes, before anything in the target changes.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::exchange::{aside_name, set_attributes, staged_name};
+use super::journal::{self, Action, Head, Record, State};
+use super::links::{Known, Staged};
+use super::patch;
+use super::plan::{Item, Kind, Part, Plan};
+use super::prepare::{there, wanted_attributes, Prepared, Top};
+use super::ways::by_descriptor;
+use super::{Area, Transaction};
+use crate::error::{show, Error, Result};
+use crate::node::{Directory, Entry, What};
+use crate::progress::{add, Progress};
+use crate::reader::Reader;
+use crate::restore::{self, Live, Problem, Restored, Selection};
+use crate::source;
+
+/// How it is staged.
+pub struct StageOptions {
+    /// Of the staging directories.
+    pub name: String,
+    /// Kept in the journal.
+    pub note: Vec<u8>,
+    /// Reads every new file back and compares it.
+    pub verify: bool,
+    /// What cannot be had is left out; else it is an error.
+    pub goes_on: bool,
+}
+
+/// What was staged.
+#[derive(Clone, Debug, Default)]
+pub struct StageResult {
+    pub files: u64,
+    pub directories: u64,
+    pub others: u64,
+    pub bytes: u64,
+    pub verified_files: u64,
+    pub problems: Vec<Problem>,
+    pub problem_count: u64,
+}
+
+fn open_directory(dir: BorrowedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens the staging directories of a journal, and holds on to them: nobody else works with them meanwhile.
+pub(super) fn open_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result<Vec<OwnedFd>> {
+    let mut staging = Vec::new();
+    for (top, path) in areas {
+        let dir = tops[*top].ways.open(path).map_err(|e| Error::of_target("open the staging directory", &e))?;
+        let fd = open_directory(dir, name).map_err(|e| Error::of_target("open the staging directory", &e.into()))?;
+        hold(&fd)?;
+        staging.push(fd);
+    }
+    Ok(staging)
+}
+
+fn hold(fd: &OwnedFd) -> Result<()> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::AGAIN) => Err(Error::Busy("another process is restoring there right now".into())),
+        // File systems without locks have no other process to tell.
+        _ => Ok(()),
+    }
+}
+
+fn make_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result<Vec<OwnedFd>> {
+    for (top, path) in areas {
+        let shown = crate::error::show_path(&tops[*top].path);
+        let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
+        let dir = tops[*top].ways.open(path).map_err(failed)?;
+        match mkdirat(dir, name, Mode::from_raw_mode(0o700)) {
+            Err(Errno::ACCESS) if super::exchange::make_writable(dir) => mkdirat(dir, name, Mode::from_raw_mode(0o700)),
+            made => made,
+        }
+        .map_err(|e| failed(e.into()))?;
+    }
+    open_areas(tops, areas, name)
+}
+
+/// Makes staging directories and fills them. When that fails, they are removed.
+pub(super) fn stage(
+    reader: &Arc<Reader>,
+    parts: &[Part],
+    plan: &Plan,
+    prepared: Prepared,
+    options: &StageOptions,
+    progress: &Progress,
+) -> Result<(Transaction, StageResult)> {
+    let Prepared { mut tops, areas, places, records, patches } = prepared;
+    let staging = make_areas(&mut tops, &areas, &options.name)?;
+    let mut transaction = Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
+    let mut filling =
+        Filling { reader, parts, plan, places: &places, patches: &patches, options, progress, result: StageResult::default() };
+    match filling.fill(&mut transaction) {
+        Ok(()) => Ok((transaction, filling.result)),
+        Err(error) => {
+            // What cannot be removed now is removed by the next command that meets it.
+            let _ = transaction.remove(false);
+            Err(error)
+        }
+    }
+}
+
+struct Filling<'a> {
+    reader: &'a Arc<Reader>,
+    parts: &'a [Part],
+    plan: &'a Plan,
+    places: &'a [(usize, Vec<u8>)],
+    patches: &'a HashMap<usize, Vec<patch::Range>>,
+    options: &'a StageOptions,
+    progress: &'a Progress,
+    result: StageResult,
+}
+
+impl Filling<'_> {
+    fn fill(&mut self, transaction: &mut Transaction) -> Result<()> {
+        let head = Head {
+            tops: transaction.tops.iter().map(|top| top.path.as_os_str().as_bytes().to_vec()).collect(),
+            areas: transaction.areas.clone(),
+            note: self.options.note.clone(),
+        };
+        for staging in &transaction.staging {
+            journal::begin(staging.as_fd(), &head)?;
+        }
+        let patched = self.patch_all(transaction)?;
+        for area in 0..transaction.areas.len() {
+            self.check_space(transaction, area, &patched)?;
+        }
+        for part in 0..self.parts.len() {
+            for area in 0..transaction.areas.len() {
+                self.write_part(transaction, part, area, &patched)?;
+            }
+        }
+        self.note_inodes(transaction)?;
+        journal::write_plan(transaction.staging[0].as_fd(), &transaction.records)?;
+        transaction.synchronise()?;
+        transaction.set_state(State::Ready)
+    }
+
+    /// Fails when what is to be written certainly does not fit.
+    fn check_space(&self, transaction: &Transaction, area: usize, patched: &[usize]) -> Result<()> {
+        let of_area = |(number, item): &(usize, &Item)| {
+            item.is_staged() && transaction.records[*number].area == area && !patched.contains(number)
+        };
+        // Of a file with holes, and of several links, it is not known here what they take.
+        let bytes = |item: &Item| match item.wanted.as_ref().map(|wanted| &wanted.what) {
+            Some(What::File { size, holes: None, .. }) => *size,
+            _ => 0,
+        };
+        let needed: u64 = self.plan.items.iter().enumerate().filter(of_area).map(|(_, item)| bytes(item)).sum();
+        let Ok(space) = fstatvfs(&transaction.staging[area]) else { return Ok(()) };
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        match needed > free {
+            true => Err(Error::NoSpace(format!(
+                "no space left: the restore needs {needed} bytes beside the target, where {free} are free"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    fn write_part(&mut self, transaction: &Transaction, part: usize, area: usize, patched: &[usize]) -> Result<()> {
+        let tree = &self.parts[part].wanted;
+        let root = self.reader.root(&tree.root)?;
+        let below = (!tree.below.is_empty()).then_some(&tree.below[..]);
+        let selection = Selection::resolve(self.reader, &root, self.parts[part].paths.as_deref(), below)?;
+        let mut batch = Vec::new();
+        for (number, item) in self.plan.items.iter().enumerate() {
+            let counts = item.part == part && item.is_staged() && transaction.records[number].area == area;
+            let Some(wanted) = item.wanted.as_ref().filter(|_| counts && !patched.contains(&number)) else { continue };
+            batch.push(restore::Staged { number, above: above(&tree.below, &item.path), entry: alone(item, wanted) });
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (top, prefix) = &self.places[part];
+        let root_fd = transaction.tops[*top].ways.root();
+        let live = Live { fd: Arc::new(duplicate(root_fd)?), prefix: prefix.clone() };
+        let scope = Staged { known: Known::new(part, &self.plan.items, &self.plan.kept[part]), selection: &selection };
+        let directory = duplicate(transaction.staging[area].as_fd())?;
+        let verify = self.options.verify;
+        let restored =
+            restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
+        self.take_result(part, restored)
+    }
+
+    fn take_result(&mut self, part: usize, restored: Restored) -> Result<()> {
+        self.result.files += restored.files;
+        self.result.directories += restored.directories;
+        self.result.others += restored.others;
+        self.result.bytes += restored.bytes;
+        self.result.verified_files += restored.verified_files;
+        let is_loss = |problem: &&Problem| {
+            matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link")
+        };
+        if let Some(problem) = restored.problems.iter().find(is_loss).filter(|_| !self.options.goes_on) {
+            let text = format!("cannot restore {}: {}", show(&problem.path), problem.reason);
+            return Err(match &problem.what[..] {
+                "content" | "directory" | "link" => Error::Damaged(text),
+                _ => Error::TargetInvalid(text),
+            });
+        }
+        self.result.problem_count += restored.problem_count;
+        let below = &self.parts[part].wanted.below;
+        let base = self.plan.bases[part].as_os_str().as_bytes();
+        self.result.problems.extend(restored.problems.into_iter().map(|problem| {
+            let rest = problem.path.strip_prefix(&below[..]).unwrap_or(&problem.path);
+            let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+            Problem { path: super::prepare::join_path(base, rest), ..problem }
+        }));
+        Ok(())
+    }
+
+    /// Enters the inodes of what is staged. What could not be had is taken out of the plan.
+    fn note_inodes(&mut self, transaction: &mut Transaction) -> Result<()> {
+        let Transaction { records, staging, .. } = transaction;
+        let mut failed = None;
+        records.retain_mut(|record| {
+            let slot = match &mut record.action {
+                Action::Create { staged } | Action::Replace { staged, .. } => staged,
+                _ => return true,
+            };
+            match source::stat_at(staging[record.area].as_fd(), staged_name(record.number).as_bytes()) {
+                Ok(stat) => {
+                    *slot = stat.ino;
+                    true
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    false
+                }
+            }
+        });
+        match failed.filter(|_| !self.options.goes_on) {
+            Some(error) => Err(Error::of_target("stage what is to be restored", &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Stages what need not be written whole; the answer is the numbers of these.
+    fn patch_all(&mut self, transaction: &mut Transaction) -> Result<Vec<usize>> {
+        let mut done = Vec::new();
+        for (number, ranges) in self.patches {
+            let item = &self.plan.items[*number];
+            let (Some(live), Some(wanted)) = (&item.live, &item.wanted) else { continue };
+            let (tops, staging) = (&mut transaction.tops, &transaction.staging);
+            if self.patch(tops, staging, &mut transaction.records[*number], live, wanted, ranges)? {
+                self.result.files += 1;
+                done.push(*number);
+            }
+        }
+        Ok(done)
+    }
+
+    /// Clones the file and patches the clone, or prepares the ranges that are to be written; false when neither is to be had.
+    fn patch(
+        &mut self,
+        tops: &mut [Top],
+        staging: &[OwnedFd],
+        record: &mut Record,
+        live: &Entry,
+        wanted: &Entry,
+        ranges: &[patch::Range],
+    ) -> Result<bool> {
+        let failed = |e: std::io::Error| Error::of_target("prepare a file that is patched", &e);
+        let staging = staging[record.area].as_fd();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (dir, name) = tops[record.top].ways.parent_of(&record.path).map_err(failed)?;
+        let Ok(from) = openat(dir, name, flags, Mode::empty()) else { return Ok(false) };
+        let Action::Replace { found, .. } = record.action else { return Ok(false) };
+        let stat = source::stat_fd(from.as_fd()).map_err(failed)?;
+        if stat.ino != found.ino {
+            return Ok(false);
+        }
+        let (What::File { size: old_size, .. }, What::File { size, .. }) = (&live.what, &wanted.what) else {
+            return Ok(false);
+        };
+        let new = create(staging, &staged_name(record.number))?;
+        let set = self.reader.xattrs(wanted)?;
+        let attributes = wanted_attributes(wanted, Some(set));
+        let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
+        if ioctl_ficlone(&new, &from).is_ok() {
+            let holes_first = |file: &OwnedFd| -> Result<()> {
+                ftruncate(file, *size).map_err(|e| failed(e.into()))?;
+                patch::clear_ranges(file.as_fd(), ranges, *size).map_err(failed)
+            };
+            holes_first(&new)?;
+            self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, workers, self.progress)?;
+            for (what, reason) in set_attributes(new.as_fd(), &attributes).map_err(failed)? {
+                self.result.problem_count += 1;
+                self.result.problems.push(Problem { path: record.path.clone(), what, reason });
+            }
+            return Ok(true);
+        }
+        let mut all = ranges.to_vec();
+        if old_size > size {
+            all.push((*size, *old_size));
+        }
+        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, workers, self.progress)?;
+        let old = create(staging, &aside_name(record.number))?;
+        patch::save(from.as_fd(), *old_size, &all, &old).map_err(failed)?;
+        let have = source::xattrs_fd(from.as_fd()).map_err(failed)?;
+        let pair = Box::new([attributes, there(&stat, Some(have))]);
+        record.action = Action::Patch { found, sizes: [*size, *old_size], ranges: all, pair };
+        add(&self.progress.done_files, 1);
+        Ok(true)
+    }
+}
+
+fn create(dir: BorrowedFd, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::of_target("create a staged file", &e.into()))
+}
+
+pub(super) fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().map_err(|e| Error::of_target("use the target", &e))
+}
+
+/// The directory, below the root, that an item of a part is in.
+fn above(below: &[u8], path: &[u8]) -> Vec<u8> {
+    let whole = super::prepare::join_path(below, path);
+    match whole.is_empty() {
+        true => whole,
+        false => super::ways::split(&whole).0.to_vec(),
+    }
+}
+
+/// The entry as it is staged: a directory whose contents are items of their own comes empty.
+fn alone(item: &Item, wanted: &Entry) -> Entry {
+    let mut entry = wanted.clone();
+    if item.kind == Kind::CreateAlone {
+        entry.what = What::Directory(Directory::default());
+    }
+    // What becomes a place of another name is still called as in the snapshot.
+    if let Some(name) = item.path.rsplit(|c| *c == b'/').next() {
+        entry.name = name.into();
+    }
+    entry
+}
+
+/// The path by which the staging directory of an area is told to people.
+pub(super) fn shown_area(top: &Top, path: &[u8], name: &str) -> Vec<u8> {
+    let dir = super::prepare::join_path(top.path.as_os_str().as_bytes(), path);
+    super::prepare::join_path(&dir, name.as_bytes())
+}
+
+/// Opens a directory that is known for reference only, so that it can be flushed.
+pub(super) fn readable(fd: BorrowedFd) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(by_descriptor(fd), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}

@@ -1,0 +1,170 @@
+"""Restoring: to a new place or over what is there, back to before, and a point to come back to."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from snapstore.base.bytestext import to_text
+from snapstore.base.errors import InvalidArgument, TargetInvalid
+from snapstore.base.progress import Observer
+from snapstore.model.restoring import Emit, Options
+from snapstore.model.results import RestoreResult
+from snapstore.model.snapshot import Snapshot, require_ready
+from snapstore.ops import inplace, targets, undo
+from snapstore.ops import restore as fresh
+from snapstore.ops.create import user
+from snapstore.ops.inplace import Request
+from snapstore.ops.targets import Step
+from snapstore.repository.open import Repository
+
+
+def restore(
+    repository: Repository,
+    snapshot: Snapshot,
+    target: bytes | None,
+    *,
+    within: bytes | None,
+    paths: Sequence[bytes],
+    verify: bool,
+    tool: str,
+    observer: Observer | None,
+    options: Options,
+    emit: Emit | None = None,
+    stop: Callable[[], None] | None = None,
+) -> RestoreResult:
+    """Restores into `target`, or to where everything was taken."""
+    require_ready(snapshot)
+    known = _known(options)
+    if target is not None:
+        target = os.path.abspath(target)
+        targets.check_not_store(repository, target)
+        if _vacant(target) and not options.get("dry_run", False):
+            return fresh.restore(
+                repository,
+                snapshot,
+                target,
+                within=within,
+                paths=paths,
+                verify=verify,
+                observer=observer,
+                stop=stop,
+                time_limit_s=options.get("time_limit_s"),
+            )
+        target = os.path.realpath(target)
+    else:
+        targets.check_host(repository, snapshot)
+    with repository.reading():
+        reader = repository.reader_of_whole(snapshot)
+        if target is None:
+            steps = targets.in_place(reader, snapshot, within, paths)
+        else:
+            steps = targets.at_target(reader, snapshot, target, within, paths)
+            for step in steps:
+                if step.target != target:
+                    fresh.make_parents(target, step.target)
+    steps = [_resolved(step) for step in steps]
+    source = snapshot.source if target is None else _source(repository, steps)
+    whole = within is None and not paths
+    request = Request(
+        snapshot=snapshot,
+        steps=steps,
+        base=repository.head(source, repository.host),
+        source=source,
+        tool=tool,
+        user={"id": user()},
+        target=target if target is not None else _common(steps),
+        extras="delete" if options.get("delete", False) else "keep",
+        verify=verify,
+        moves_head=snapshot.id if whole else None,
+        emit=emit or _silent,
+        stop=stop,
+        observer=observer,
+        **known,
+    )
+    return inplace.restore(repository, request)
+
+
+def take_back(
+    repository: Repository,
+    target: bytes | None,
+    *,
+    tool: str,
+    observer: Observer | None,
+    options: Options,
+    emit: Emit | None = None,
+    stop: Callable[[], None] | None = None,
+) -> RestoreResult:
+    """Takes back the last restore into `target`, or the last one of all. NothingToUndo, and what
+    `restore` raises.
+    """
+    target = None if target is None else os.path.realpath(os.path.abspath(target))
+    safety, head = undo.last(repository, target)
+    steps = undo.steps(safety)
+    before = undo.undone(safety)
+    request = Request(
+        snapshot=safety,
+        steps=steps,
+        base=undo.restored(repository, safety),
+        source=head.source if head is not None else safety.source,
+        tool=tool,
+        user={"id": user()},
+        target=undo.target_of(safety),
+        verify=options.get("verify", False),
+        moves_head=before,
+        undoes=True,
+        emit=emit or _silent,
+        stop=stop,
+        observer=observer,
+        **_known({**options, "force": True}),
+    )
+    return inplace.restore(repository, request)
+
+
+def _known(options: Options) -> dict[str, Any]:
+    """The options that are handed on as they are."""
+    names = set(Options.__annotations__)
+    unknown = set(options) - names
+    if unknown:
+        raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
+    handed = names - {"delete", "delete_excluded", "verify"}
+    known = {name: value for name, value in options.items() if name in handed}
+    if options.get("delete_excluded"):
+        if not options.get("delete"):
+            raise InvalidArgument("delete_excluded is of use with delete only")
+        known["excluded"] = True
+    return known
+
+
+def _silent(event: str, data: dict[str, Any]) -> None:
+    pass
+
+
+def _vacant(target: bytes) -> bool:
+    """Whether nothing is at the target that could be restored over."""
+    try:
+        return not os.listdir(target)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        raise TargetInvalid(
+            f"the target {to_text(target)} cannot be read: {error.strerror}"
+        ) from error
+
+
+def _resolved(step: Step) -> Step:
+    """With the real path of the directory around the target: links in it are followed once."""
+    above, name = os.path.split(step.target)
+    real = os.path.join(os.path.realpath(above), name) if name else step.target
+    return Step(step.root, real, step.paths, step.strip)
+
+
+def _source(repository: Repository, steps: Sequence[Step]) -> str:
+    paths = ",".join(sorted(to_text(step.target) for step in steps))
+    return f"{repository.host}:{paths}"
+
+
+def _common(steps: Sequence[Step]) -> bytes:
+    paths = [step.target for step in steps]
+    return paths[0] if len(paths) == 1 else os.path.commonpath(paths)

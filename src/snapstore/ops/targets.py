@@ -1,0 +1,170 @@
+"""Targets: which place on disk each part of a snapshot is restored to, and which places are refused."""
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from snapstore import _native
+from snapstore.base.bytestext import to_text
+from snapstore.base.errors import InvalidArgument, TargetDenied, TargetInvalid, TargetRefused
+from snapstore.model.snapshot import Root, Snapshot
+from snapstore.ops import places
+from snapstore.ops.places import Place
+from snapstore.repository.open import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A root (or these paths of it, or what is at `strip` in it) and the path that it becomes.
+
+    `only`: of what is there, these paths below `target` alone are compared. `extras`: what becomes
+    of those that the snapshot does not have, where that is not the caller's choice.
+    """
+
+    root: Root
+    target: bytes
+    paths: tuple[bytes, ...] | None = None
+    strip: bytes | None = None
+    only: tuple[bytes, ...] | None = None
+    extras: str | None = None
+
+
+def at_target(
+    reader: "_native.Reader",
+    snapshot: Snapshot,
+    target: bytes,
+    within: bytes | None,
+    paths: Sequence[bytes],
+) -> list[Step]:
+    """Steps that restore below or as `target`; every path is looked up before anything is written.
+
+    PathNotFound.
+    """
+    if within and paths:
+        raise InvalidArgument("paths cannot be chosen inside a path")
+    if within:
+        place = places.find(reader, snapshot, within, suggest=True)
+        return [_single(place, target)]
+    chosen = _chosen(reader, snapshot, paths)
+    roots = list(chosen) if paths else list(snapshot.roots)
+    below = dict.fromkeys(roots, target)
+    if len(snapshot.roots) > 1:
+        below = {root: b"/".join([target, *places.components(root.path)]) for root in roots}
+    steps = []
+    for root in sorted(roots, key=lambda root: root.path):
+        at = below[root]
+        if at == target and root.kind != "directory" and not _is_content_target(target):
+            at = target + b"/" + places.components(root.path)[-1]
+        steps.append(Step(root, at, _paths(chosen, root)))
+    return steps
+
+
+def in_place(
+    reader: "_native.Reader", snapshot: Snapshot, within: bytes | None, paths: Sequence[bytes]
+) -> list[Step]:
+    """Steps that restore to where everything was taken. PathNotFound, TargetRefused."""
+    if within and paths:
+        raise InvalidArgument("paths cannot be chosen inside a path")
+    chosen = _chosen(reader, snapshot, [within] if within else paths)
+    roots = list(chosen) if chosen else list(snapshot.roots)
+    steps = []
+    for root in sorted(roots, key=lambda root: root.path):
+        if not root.path.startswith(b"/") or root.kind == "stream":
+            raise TargetRefused(
+                f"{to_text(root.path)} was taken from a stream, which has no place on disk",
+                hint="name a target (--target)",
+            )
+        steps.append(Step(root, root.path, _paths(chosen, root)))
+    return steps
+
+
+def _chosen(
+    reader: "_native.Reader", snapshot: Snapshot, paths: Sequence[bytes]
+) -> dict[Root, list[bytes]]:
+    chosen: dict[Root, list[bytes]] = defaultdict(list)
+    for path in paths:
+        place = places.find(reader, snapshot, path, suggest=True)
+        chosen[place.root].append(place.below)
+    return chosen
+
+
+def _paths(chosen: dict[Root, list[bytes]], root: Root) -> tuple[bytes, ...] | None:
+    whole = not chosen or b"" in chosen[root]
+    return None if whole else tuple(chosen[root])
+
+
+def _single(place: Place, target: bytes) -> Step:
+    """A subtree becomes the contents of `target`; what is no directory becomes a file or device
+    that is there, or keeps its name below it.
+    """
+    if place.entry.type == "directory" or (
+        place.entry.type == "file" and _is_content_target(target)
+    ):
+        return Step(place.root, target, strip=place.below or None)
+    if not place.below:
+        return Step(place.root, target + b"/" + places.components(place.root.path)[-1])
+    above = place.below.rpartition(b"/")[0]
+    return Step(place.root, target, paths=(place.below,), strip=above or None)
+
+
+def _is_content_target(path: bytes) -> bool:
+    """Whether a file or block device is there, which takes the content of another."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+
+
+# What is refused
+
+
+def check_not_store(repository: Repository, target: bytes) -> None:
+    """TargetInvalid for the store itself and what is in it."""
+    store = os.path.realpath(os.fsencode(repository.path))
+    if (os.path.realpath(target) + b"/").startswith(store + b"/"):
+        raise TargetInvalid(f"the target {to_text(target)} is inside the store")
+
+
+def check_host(repository: Repository, snapshot: Snapshot) -> None:
+    """TargetRefused unless the snapshot was taken on this machine."""
+    if snapshot.host != repository.host:
+        raise TargetRefused(
+            f"snapshot {snapshot.short_id} was taken on {snapshot.host}, and this is"
+            f" {repository.host}",
+            hint="name a target (--target)",
+        )
+
+
+def check_steps(steps: Sequence[Step], *, force: bool) -> None:
+    """TargetRefused for places over which nobody restores by accident; TargetInvalid where the
+    directory around a place is missing.
+    """
+    for step in steps:
+        for why in [] if force or step.paths is not None else _refusals(step.target):
+            raise TargetRefused(f"{to_text(step.target)} is {why}", hint="--force does it anyway")
+        above = os.path.dirname(step.target)
+        try:
+            if not stat.S_ISDIR(os.lstat(above).st_mode):
+                raise TargetInvalid(f"{to_text(above)} is not a directory")
+        except FileNotFoundError:
+            raise TargetInvalid(
+                f"{to_text(above)}, in which {to_text(step.target)} was, is missing",
+                hint="make it, or name a target (--target)",
+            ) from None
+        except PermissionError as error:
+            raise TargetDenied(f"{to_text(above)} cannot be read") from error
+
+
+def _refusals(path: bytes) -> Iterator[str]:
+    if path == b"/":
+        yield "the whole system"
+    home = os.environb.get(b"HOME")
+    if home and os.path.realpath(home) == path:
+        yield "your home directory"
+    if path != b"/" and os.path.ismount(path):
+        yield "a mount point"
+    if all(os.path.exists(os.path.join(path, name)) for name in (b"config", b"snap", b"tmp")):
+        yield "a store"

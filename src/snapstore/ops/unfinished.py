@@ -1,0 +1,205 @@
+"""Unfinished restores: journals that were left behind, found, finished or taken back."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from snapstore import _native
+from snapstore.base.bytestext import from_text, to_text
+from snapstore.base.errors import (
+    DamagedObject,
+    RestoreUnfinished,
+    SnapstoreError,
+    StoreBusy,
+    TargetInvalid,
+)
+from snapstore.base.progress import Observer
+from snapstore.model import canonical
+from snapstore.model.ids import new_ulid
+from snapstore.model.restoring import Unfinished
+from snapstore.ops.running import Meter
+from snapstore.repository.heads import Head
+from snapstore.repository.open import Repository
+
+_PREFIX = ".snapstore-restore-"
+_NAME = re.compile(rb"\.snapstore-restore-[0-9A-Za-z]{26}")
+
+
+def new_name() -> str:
+    """The name of a new staging directory."""
+    return _PREFIX + new_ulid()
+
+
+def places(targets: Iterable[bytes]) -> list[bytes]:
+    """Staging directories at the top of these targets, or beside them."""
+    found = {}
+    for target in targets:
+        for directory in (target, os.path.dirname(target)):
+            with contextlib.suppress(OSError), os.scandir(directory) as entries:
+                for entry in entries:
+                    if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                        found[entry.path] = True
+    return sorted(found)
+
+
+def find(targets: Iterable[bytes]) -> list[Unfinished]:
+    """Restores that are not finished in these targets, and those whose journal was kept for an
+    undo.
+    """
+    targets = list(targets)
+    found = {}
+    for path in places(targets):
+        one = _look(path)
+        if _concerns(one, targets):
+            found[one.note.get("time_ns"), one.target, one.state] = one
+    return list(found.values())
+
+
+def _concerns(one: Unfinished, targets: list[bytes]) -> bool:
+    """Whether a journal is about one of these targets: beside a target it may be a neighbour's."""
+    if not one.note:
+        return os.path.dirname(one.path) in targets
+    about = [from_text(path) for path in one.note.get("paths", [])]
+    around = [*about, one.target]
+    return any(_holds(a, b) or _holds(b, a) for a in around for b in targets)
+
+
+def _holds(outer: bytes, inner: bytes) -> bool:
+    return (inner + b"/").startswith(outer.rstrip(b"/") + b"/")
+
+
+def _look(path: bytes) -> Unfinished:
+    above = os.path.dirname(path)
+    try:
+        opened = _native.open_transaction(path)
+    except StoreBusy:
+        return Unfinished(path, above, "running")
+    except DamagedObject:
+        return Unfinished(path, above, "damaged")
+    if opened is None:
+        return Unfinished(path, above, "staging")
+    transaction, note = opened
+    record = canonical.decode(note)
+    target = from_text(record["target"]) if "target" in record else above
+    return Unfinished(path, target, transaction.state, record)
+
+
+def require_none(targets: Iterable[bytes]) -> None:
+    """RestoreUnfinished when a restore into one of these targets has to be finished, or taken back,
+    before anything else is done there.
+    """
+    for one in find(targets):
+        where = to_text(one.target)
+        if one.state == "running":
+            raise RestoreUnfinished(
+                f"another process is restoring into {where}",
+                hint="wait for it to end",
+                **one.to_dict(),
+            )
+        if one.state == "applied" and one.note.get("keep"):
+            raise RestoreUnfinished(
+                f"what the last restore into {where} replaced is kept in {to_text(one.path)}",
+                hint=f"undo goes back to it, restore --resume {where} gives it up",
+                **one.to_dict(),
+            )
+        if one.state == "staging":
+            _clear(one)  # nothing in the target was changed
+            continue
+        raise RestoreUnfinished(
+            f"a restore into {where} was interrupted ({one.state})",
+            hint=f"restore --resume {where} finishes it, restore --abort {where} takes it back",
+            **one.to_dict(),
+        )
+
+
+def _clear(one: Unfinished) -> None:
+    opened = _native.open_transaction(one.path)
+    if opened is None:
+        _native.remove_remains(one.path)
+    else:
+        opened[0].remove()
+
+
+def _of(target: bytes) -> Iterator[tuple[Unfinished, "_native.Transaction | None"]]:
+    found = find([target])
+    if not found:
+        raise TargetInvalid(
+            f"no restore into {to_text(target)} is unfinished", hint="there is nothing to be done"
+        )
+    for one in found:
+        if one.state in ("running", "damaged"):
+            what = "is under way" if one.state == "running" else "has a damaged journal"
+            raise RestoreUnfinished(f"the restore into {to_text(one.target)} {what}", hint=None)
+        opened = _native.open_transaction(one.path)
+        yield one, opened[0] if opened is not None else None
+
+
+def resume(
+    repository: Repository, target: bytes, observer: Observer | None
+) -> list[Unfinished]:
+    """Finishes what was begun, as it was planned; gives what it found. Of a restore that had changed
+    nothing yet, what it had prepared is removed. RestoreUnfinished, TargetInvalid.
+    """
+    done = []
+    for one, transaction in _of(target):
+        if transaction is None or one.state == "staging":
+            _clear(one)
+        elif one.state == "reverting":
+            raise RestoreUnfinished(
+                f"the restore into {to_text(one.target)} is being taken back",
+                hint=f"restore --abort {to_text(one.target)} goes on with that",
+                **one.to_dict(),
+            )
+        else:
+            meter = Meter("restore", observer)
+            if one.state == "ready":
+                meter.wait(transaction.apply(again=True))
+            _move_head(repository, one)
+            transaction.remove()
+        done.append(one)
+    return done
+
+
+def _move_head(repository: Repository, one: Unfinished) -> None:
+    note = one.note
+    if repository.heads is None or note.get("store") != os.fspath(repository.path):
+        return
+    known = repository.heads.find(note["source"])
+    snapshot = note.get("head") or (known.snapshot if known else None)
+    with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
+        repository.heads.put(
+            Head(
+                note["source"],
+                snapshot,
+                note.get("safety"),
+                tuple(note["paths"]),
+                note["time_ns"],
+            )
+        )
+
+
+def abort(target: bytes, observer: Observer | None) -> list[Unfinished]:
+    """Takes back what was begun; gives what it found. RestoreUnfinished when it was finished and
+    only has to be cleared away: then `undo` takes it back.
+    """
+    done = []
+    for one, transaction in _of(target):
+        if transaction is None or one.state == "staging":
+            _clear(one)
+        elif one.state == "removing":
+            raise RestoreUnfinished(
+                f"the restore into {to_text(one.target)} was finished, but for what it replaced",
+                hint=f"restore --resume {to_text(one.target)}, then undo",
+                **one.to_dict(),
+            )
+        else:
+            try:
+                Meter("restore", observer).finish(transaction.revert())
+            except SnapstoreError as error:
+                raise RestoreUnfinished(
+                    f"taking back the restore into {to_text(one.target)} failed: {error.message}",
+                    **one.to_dict(),
+                ) from error
+        done.append(one)
+    return done
