@@ -79,6 +79,27 @@ pub fn stat_at(dir: BorrowedFd, name: &[u8]) -> io::Result<Stat> {
     Ok(Stat::of(&fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
+/// As `stat_at`, with the bits of `statx` that say what may not be done to it.
+#[allow(clippy::unnecessary_cast)]
+pub fn statx_at(dir: BorrowedFd, name: &[u8]) -> io::Result<(Stat, u64)> {
+    let stat = fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, fs::StatxFlags::BASIC_STATS)?;
+    let time = |time: fs::StatxTimestamp| Time { seconds: time.tv_sec, nanos: time.tv_nsec };
+    let known = Stat {
+        kind: FileType::from_raw_mode(stat.stx_mode.into()),
+        mode: stat.stx_mode & 0o7777,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        size: stat.stx_size,
+        mtime: time(stat.stx_mtime),
+        ctime: time(stat.stx_ctime),
+        dev: fs::makedev(stat.stx_dev_major, stat.stx_dev_minor) as u64,
+        ino: stat.stx_ino,
+        links: stat.stx_nlink.into(),
+        rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
+    };
+    Ok((known, stat.stx_attributes.bits()))
+}
+
 pub fn stat_fd(file: BorrowedFd) -> io::Result<Stat> {
     Ok(Stat::of(&fs::fstat(file)?))
 }

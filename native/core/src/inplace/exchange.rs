@@ -20,7 +20,7 @@ use super::prepare::Top;
 use super::ways::by_descriptor;
 use crate::error::{reason, show, show_path, Error, Result};
 use crate::progress::{add, Progress};
-use crate::restore::Problem;
+use crate::restore::{staged_name, Problem};
 use crate::source;
 
 /// What a plan is carried out on.
@@ -83,14 +83,9 @@ fn is_set(action: &Action) -> bool {
     matches!(action, Action::Attributes { .. } | Action::Touch { .. } | Action::Patch { .. })
 }
 
-/// The name of what is staged for record `number`.
-pub(super) fn staged_name(number: usize) -> String {
-    number.to_string()
-}
-
 /// The name of what record `number` replaced, where an exchange takes two steps, and of what was saved of a patched file.
 pub(super) fn aside_name(number: usize) -> String {
-    format!("{number}.old")
+    format!("{}.old", staged_name(number))
 }
 
 /// The inode at `name`; None for nothing.
@@ -415,36 +410,48 @@ pub(super) fn make_writable(dir: BorrowedFd) -> bool {
     chmod(by_descriptor(dir), Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700)).is_ok()
 }
 
+fn refuse(refused: &mut Vec<(String, String)>, what: &str, done: rustix::io::Result<()>) {
+    if let Err(error) = done {
+        refused.push((what.to_string(), reason(&error.into())));
+    }
+}
+
 /// Gives what `fd` refers to (of any type) these attributes, where it has others. The answer is what the system refused.
 pub(super) fn set_attributes(fd: BorrowedFd, wanted: &Attributes) -> io::Result<Vec<(String, String)>> {
     let stat = source::stat_fd(fd)?;
     let object = by_descriptor(fd);
     let mut refused = Vec::new();
-    let mut tell = |what: &str, done: std::result::Result<(), Errno>| {
-        if let Err(e) = done {
-            refused.push((what.to_string(), reason(&e.into())));
-        }
-    };
-    if (stat.uid, stat.gid) != (wanted.uid, wanted.gid) {
+    let owned = (stat.uid, stat.gid) == (wanted.uid, wanted.gid);
+    if !owned {
         let (uid, gid) = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
-        tell("owner", chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH));
+        refuse(&mut refused, "owner", chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH));
     }
     if let Some(set) = &wanted.xattrs {
         let have = source::xattrs_of(fd)?;
         for (name, _) in have.iter().filter(|(one, _)| !set.iter().any(|(name, _)| name == one)) {
-            tell(&format!("xattr {}", show(name)), removexattr(&object, &name[..]));
+            refuse(&mut refused, &format!("xattr {}", show(name)), removexattr(&object, &name[..]));
         }
         for (name, value) in set.iter().filter(|one| !have.contains(one)) {
-            tell(&format!("xattr {}", show(name)), setxattr(&object, &name[..], value, XattrFlags::empty()));
+            refuse(&mut refused, &format!("xattr {}", show(name)), setxattr(&object, &name[..], value, XattrFlags::empty()));
         }
     }
-    if stat.kind != FileType::Symlink && source::stat_fd(fd)?.mode != wanted.mode {
-        // After the owner, whose change takes setuid away.
-        tell("mode", chmod(&object, Mode::from_raw_mode(wanted.mode.into())));
+    // A new owner takes setuid away, and a list sets the mode of the group.
+    let mode = match owned && wanted.xattrs.is_none() {
+        true => stat.mode,
+        false => source::stat_fd(fd)?.mode,
+    };
+    // Another owner's program must not run with the rights of whoever restores it.
+    let lost = refused.iter().any(|(what, _)| what == "owner");
+    let wanted_mode = if lost { wanted.mode & 0o1777 } else { wanted.mode };
+    if stat.kind != FileType::Symlink && mode != wanted_mode {
+        refuse(&mut refused, "mode", chmod(&object, Mode::from_raw_mode(wanted_mode.into())));
+    }
+    if stat.mtime == wanted.mtime && owned {
+        return Ok(refused);
     }
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ };
     let mtime = Timespec { tv_sec: wanted.mtime.seconds, tv_nsec: wanted.mtime.nanos.into() };
     let times = Timestamps { last_access: omit, last_modification: mtime };
-    tell("times", utimensat(fd, "", &times, AtFlags::EMPTY_PATH));
+    refuse(&mut refused, "times", utimensat(fd, "", &times, AtFlags::EMPTY_PATH));
     Ok(refused)
 }

@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{openat, statx, AtFlags, FileType, Mode, OFlags, StatxFlags, CWD};
-use rustix::io::Errno;
 
 use super::journal::{Action, Attributes, Identity, Pair, Record};
 use super::patch::{self, Range};
@@ -68,14 +67,10 @@ struct Found {
 }
 
 fn look(dir: BorrowedFd, name: &[u8]) -> io::Result<Option<Found>> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    match statx(dir, name, flags, StatxFlags::BASIC_STATS) {
-        Ok(stat) => {
-            let found = Found { stat: source::stat_at(dir, name)?, attributes: stat.stx_attributes.bits() };
-            Ok(Some(found))
-        }
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
+    match source::statx_at(dir, name) {
+        Ok((stat, attributes)) => Ok(Some(Found { stat, attributes })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -354,6 +349,9 @@ impl Preparing<'_> {
         found: &Found,
     ) -> std::result::Result<Pair, Blocked> {
         let wanted = item.wanted.as_ref().ok_or(Blocked::Changed("nothing is wanted there"))?;
+        if item.live.as_ref().is_some_and(|live| live.xattrs == wanted.xattrs) {
+            return Ok([wanted_attributes(wanted, None), there(&found.stat, None)]);
+        }
         let set = reader.xattrs(wanted).map_err(|error| Blocked::Way(error.to_string()))?;
         let old = match path.is_empty() {
             true => source::xattrs_at(self.tops[top].ways.root(), b".")?,

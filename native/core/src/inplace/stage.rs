@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::exchange::{aside_name, set_attributes, staged_name};
+use super::exchange::{aside_name, set_attributes};
 use super::journal::{self, Action, Head, Record, State};
 use super::links::{Known, Staged};
 use super::patch;
@@ -20,7 +20,7 @@ use crate::error::{show, Error, Result};
 use crate::node::{Directory, Entry, What};
 use crate::progress::{add, Progress};
 use crate::reader::Reader;
-use crate::restore::{self, Live, Problem, Restored, Selection};
+use crate::restore::{self, staged_name, Live, Problem, Restored, Selection};
 use crate::source;
 
 /// How it is staged.
@@ -129,6 +129,7 @@ impl Filling<'_> {
         };
         for staging in &transaction.staging {
             journal::begin(staging.as_fd(), &head)?;
+            restore::make_staged_directories(staging, transaction.records.len())?;
         }
         let patched = self.patch_all(transaction)?;
         for area in 0..transaction.areas.len() {

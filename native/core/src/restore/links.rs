@@ -8,6 +8,7 @@ use rustix::fs::{linkat, openat, statat, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::selection::Selection;
+use super::staged::staged_name;
 use super::tally::Trouble;
 use super::target::open_flags;
 use super::Run;
@@ -212,7 +213,7 @@ impl Run<'_> {
     fn open_place(&self, path: &[u8], directory: &mut Directory) -> rustix::io::Result<(Arc<OwnedFd>, Vec<u8>)> {
         let (root, place) = match self.scope.place(path).ok_or(Errno::NOENT)? {
             Place::Target(path) => (None, path.to_vec()),
-            Place::Staged { number, rest } => (None, join(number.to_string().as_bytes(), rest)),
+            Place::Staged { number, rest } => (None, join(staged_name(number).as_bytes(), rest)),
             Place::Live(path) => {
                 let live = self.live.as_ref().ok_or(Errno::NOENT)?;
                 (Some(&live.fd), join(&live.prefix, path))

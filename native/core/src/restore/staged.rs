@@ -10,14 +10,30 @@ use super::links::Memo;
 use super::tally::Trouble;
 use super::walk::content_ids;
 use super::{target, Here, Live, Pass, Restored, Run, Scope, Selection, Stream, Task};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::node::{Directory, Entry, Root, What};
 use crate::progress::{add, Progress};
 use crate::reader::{Leaves, Reader};
 use crate::walk::join;
 
-/// Entries of a batch that a worker takes at once.
+/// Entries of a batch that a worker takes at once, all in one directory.
 const AT_ONCE: usize = 64;
+/// Directories for them: in one alone, workers would wait for each other.
+const DIRECTORIES: usize = 32;
+
+/// The path of what is staged under a number.
+pub(crate) fn staged_name(number: usize) -> String {
+    format!("{}/{number}", number / AT_ONCE % DIRECTORIES)
+}
+
+/// Makes the directories in which numbers below `count` are staged.
+pub(crate) fn make_staged_directories(directory: &OwnedFd, count: usize) -> Result<()> {
+    for number in 0..count.div_ceil(AT_ONCE).min(DIRECTORIES) {
+        mkdirat(directory, number.to_string(), Mode::from_raw_mode(0o700))
+            .map_err(|e| Error::of_target("make a staging directory", &e.into()))?;
+    }
+    Ok(())
+}
 
 /// Something to be written under a number.
 pub(crate) struct Staged {
@@ -71,7 +87,7 @@ impl Run<'_> {
         let dir = self.handles.root();
         let mut memo = Memo::default();
         for Staged { number, above, entry } in batch {
-            let name = number.to_string().into_bytes();
+            let name = staged_name(*number).into_bytes();
             let here = Here { dir: &dir, prefix: above, name: &name, entry };
             self.progress.working_on(&here.path());
             match &entry.what {
