@@ -591,6 +591,7 @@ class Store:
         self,
         target: Path_ | None = None,
         *,
+        verify: bool = False,
         progress: Observer | None = None,
         **options: Unpack[Options],
     ) -> RestoreResult:
@@ -603,6 +604,7 @@ class Store:
         return restoring.take_back(
             self._repository,
             None if target is None else os.fsencode(target),
+            verify=verify,
             tool=TOOL,
             observer=progress,
             options=options,

@@ -19,13 +19,16 @@ __all__ = [
     "ExportCounts",
     "ImportResult",
     "Keys",
+    "Nodes",
     "PackCheckResult",
     "PackTable",
     "Reader",
+    "RestorePlan",
     "RestoreResult",
     "RootResult",
     "Selection",
     "Task",
+    "Transaction",
     "TreeDiff",
     "TreeFind",
     "TreeWalk",
@@ -39,8 +42,11 @@ __all__ = [
     "import_tar",
     "location",
     "lookup",
+    "open_transaction",
+    "plan_restore",
     "read_frame",
     "read_pack_table",
+    "remove_remains",
     "same_entry",
     "unique_bytes",
     "write_frame",
@@ -159,6 +165,9 @@ class RootResult:
         """At most 10,000 (path relative to the root, reason)."""
     @property
     def unreadable_count(self) -> int: ...
+    @property
+    def unfinished(self) -> list[builtins.bytes]:
+        """Staging directories of restores, which are not taken."""
     @property
     def changed(self) -> list[builtins.bytes]:
         """Paths that changed while being read, twice (at most 10,000)."""

@@ -237,6 +237,12 @@ def print_result(result: "CreateResult", settings: Settings) -> None:
         render.warning(f"{render.amount(len(result.changed), 'file')} changed while being read")
         for path in result.changed:
             render.note(f"  {render.name(path)}")
+    for path in result.unfinished:
+        where = render.name(path.rpartition(b"/")[0])
+        render.warning(
+            f"a restore into {where} is not finished: what was taken may be mixed;"
+            f" snap restore --resume {where} finishes it, --abort takes it back"
+        )
 
 
 def _print_summary(result: "CreateResult") -> None:

@@ -1,11 +1,11 @@
 """`snap restore`."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from snapstore.cli import errors, left_out, render
+from snapstore.cli import errors, left_out, render, restoring
 from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
@@ -19,30 +19,56 @@ if TYPE_CHECKING:
 @declare(
     "restore",
     examples="""
+    snap restore latest /etc/ssh
+    snap restore before-upgrade --delete --dry-run
     snap restore latest --target /tmp/back
     snap restore before-upgrade:/etc/ssh --target /tmp/ssh --verify
-    snap restore latest /srv/app/a.conf /srv/app/b.conf --target /tmp/two
+    snap restore nightly:/vm/disk.img --target /dev/vg0/disk
+    snap restore --abort /srv/app
     """,
 )
-@click.argument("ref", metavar="REF[:PATH]")
+@click.argument("ref", metavar="REF[:PATH]", required=False)
 @click.argument("paths", nargs=-1, type=RecordedPath(), metavar="[PATH]…")
-@click.option("--target", type=PATH, metavar="DIR", help="A new or empty directory.")
-@click.option("--verify", is_flag=True, help="Read everything back and compare.")
+@click.option("--target", type=PATH, metavar="PATH", help="Where to, instead of in place.")
+@click.option("--delete", is_flag=True, help="Remove what the snapshot does not have.")
+@click.option("--delete-excluded", is_flag=True, help="The same, of what its rules leave out.")
+@restoring.options
+@click.option("--force", is_flag=True, help="Also over /, your home, mount points, stores.")
+@click.option("--resume", metavar="TARGET", type=PATH, help="Finish an interrupted restore.")
+@click.option("--abort", metavar="TARGET", type=PATH, help="Take an interrupted restore back.")
 @click.pass_obj
 def command(
-    settings: Settings, /, ref: str, paths: tuple[str, ...], target: str | None, verify: bool
+    settings: Settings,
+    /,
+    ref: str | None,
+    paths: tuple[str, ...],
+    target: str | None,
+    delete: bool,
+    delete_excluded: bool,
+    force: bool,
+    resume: str | None,
+    abort: str | None,
+    **options: Any,
 ) -> int:
-    """Restore a snapshot, or part of it, to a new or empty directory.
+    """Put a snapshot, or part of it, back where it was taken, or into a target.
 
-    A snapshot of one path becomes the contents of DIR; of several, each keeps its path below DIR.
-    With PATHs (as `snap ls` prints them), only those and what is below them. Exit status 3 means
-    that something, such as an owner, could not be restored; each case is listed on stderr.
+    In place only what differs is changed: all of it, or nothing. What was there is kept in a
+    safety snapshot, and `snap undo` brings it back. Paths that the snapshot does not have stay,
+    but with --delete. With PATHs (as `snap ls` prints them), only those and what is below them.
+
+    With --target, a snapshot of one path becomes the contents of that directory, which may be
+    missing; of several, each keeps its path below it. One file becomes the content of a file or
+    block device that is there.
+
+    Exit status 3 means that something, such as an owner, could not be restored; each case is listed
+    on stderr. 4: `--strategy merge` left conflicts.
     """
-    if target is None:
-        raise Usage(
-            "where to? --target is missing",
-            "name a new or empty directory; restoring in place is not in this version yet",
-        )
+    if resume is not None or abort is not None:
+        return _end(settings, resume, abort, ref)
+    if ref is None:
+        raise Usage("which snapshot? REF is missing", "snap list shows them")
+    if delete_excluded and not delete:
+        raise Usage("--delete-excluded is of use with --delete only")
     with (
         open_store(settings, "rw") as store,
         left_out.passed_over(store, settings, ref),
@@ -52,9 +78,33 @@ def command(
             ref,
             target=target,
             paths=[os.fsencode(path) for path in paths],
-            verify=verify,
             progress=progress,
+            delete=delete,
+            delete_excluded=delete_excluded,
+            force=force,
+            **restoring.arguments(settings, **options),
         )
+    headline = f"snapshot {result.snapshot[:8]} restored in {render.name(result.target)}"
+    if result.in_place:
+        return restoring.show(result, settings, headline=headline)
+    return _show_new(result, settings)
+
+
+def _end(settings: Settings, resume: str | None, abort: str | None, ref: str | None) -> int:
+    """Finishes, or takes back, a restore that was interrupted."""
+    if resume is not None and abort is not None:
+        raise Usage("a restore is either finished or taken back: --resume or --abort")
+    if ref is not None:
+        raise Usage("an interrupted restore knows its snapshot", "name its target only")
+    with open_store(settings, "rw") as store, reporter(settings) as progress:
+        if resume is not None:
+            found = store.resume(resume, progress=progress)
+        else:
+            found = store.abort(str(abort), progress=progress)
+    return restoring.show_ended(found, settings, resumed=resume is not None)
+
+
+def _show_new(result: "RestoreResult", settings: Settings) -> int:
     if settings.json:
         render.document(result.to_dict())
     else:

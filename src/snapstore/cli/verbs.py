@@ -28,6 +28,8 @@ NEIGHBOURS = {
     "initialize": "init",
     "rebuild-index": "reindex",
     "recover": "restore",
+    "revert": "undo",
+    "rollback": "restore",
     "repair-index": "reindex",
     "repo-create": "init",
     "repo-info": "stats",
@@ -62,7 +64,6 @@ NOT_YET = {
     "tag": None,
     "umount": None,
     "undelete": None,
-    "undo": None,
 }
 
 _LIST = "snap --help lists the commands there are"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from snapstore.base.bytestext import path_fields, to_text
+from snapstore.base.units import Duration
 
 STRATEGIES = ("overwrite", "keep-original", "newer", "merge", "fail")
 ON_ERROR = ("rollback", "keep-going", "stop")
@@ -116,8 +117,8 @@ class RestorePlan:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A moment of a restore: `event` is `plan`, `progress`, `file`, `conflict`, `verified`, `done` or
-    `failed`, `data` plain JSON types.
+    """A moment of a restore: `event` is `plan`, `progress`, `file`, `conflict`, `verified`, `done`
+    or `failed`, `data` plain JSON types.
     """
 
     event: str
@@ -141,33 +142,36 @@ class Options(TypedDict, total=False):
     """How a restore in place is done.
 
     `delete`: what the snapshot does not have is removed, as far as a create with its rules would
-    have taken it; with `delete_excluded` also what they leave out. `verify`: everything written is
-    read back and compared. `strategy`: who wins where both sides changed: `overwrite` (the snapshot),
-    `keep-original` (what is there), `newer`, `merge` (what only one side changed is taken from it,
-    true conflicts stay as they are), `fail` (nothing is done). `resolver` decides conflicts one by
-    one. `safety`: a snapshot of what is there is made first, for `undo`. `on_error`: `rollback`,
+    have taken it; with `delete_excluded` also what they leave out.
+
+    `strategy`: who wins where both sides changed: `overwrite` (the snapshot), `keep-original` (what
+    is there), `newer`, `merge` (what only one side changed is taken from it, true conflicts stay as
+    they are), `fail` (nothing is done). `resolver` decides conflicts one by one.
+
+    `safety`: a snapshot of what is there is made first, for `undo`. `on_error`: `rollback`,
     `keep-going` (what cannot be done is listed), `stop` (the journal stays, for `resume` and
-    `abort`). `force`: also for `/`, the home directory, mount points, and stores.
+    `abort`). `time_limit`: after it everything is taken back. `force`: also over `/`, the home
+    directory, mount points, and stores. `approve`: is asked before anything is deleted, and where
+    there are conflicts.
     """
 
     delete: bool
     delete_excluded: bool
-    verify: bool
     strategy: str
     resolver: Resolver | None
     safety: bool
     on_error: str
     force: bool
     dry_run: bool
-    time_limit_s: float | None
+    time_limit: Duration | None
     approve: Approve | None
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A restore whose journal was found. `state`: `staging` (nothing was changed yet), `ready` (some
-    paths may be exchanged), `reverting`, `applied` (all are), `removing`, or `running`: another
-    process works on it. `note`: what it was asked for.
+    """A restore whose journal was found. `state`: `staging` (nothing was changed yet), `ready`
+    (some paths may be exchanged), `reverting`, `applied` (all are), `removing`, or `running`:
+    another process works on it. `note`: what it was asked for.
     """
 
     path: bytes

@@ -188,8 +188,13 @@ class RestoreResult(_Result):
 
     @property
     def success(self) -> bool:
-        """Whether everything is as it was asked for: nothing failed, and `merge` left no conflict."""
+        """Whether nothing failed, and `merge` left no conflict."""
         return self.problem_count == 0 and not self.conflicts_left
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether `undo` takes this restore back."""
+        return self.safety_snapshot is not None
 
     @property
     def restored_from(self) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import time as clock
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from snapstore import _native
@@ -56,7 +56,7 @@ _MAX_LISTED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A restore in place. `extras`: `keep`, `delete`, or `delete-known` (what the base has, too)."""
+    """A restore in place. `extras`: `keep`, `delete`, or `delete-known` (what the base has)."""
 
     snapshot: Snapshot
     steps: Sequence[Step]
@@ -80,7 +80,7 @@ class Request:
     time_limit_s: float | None = None
     stop: Callable[[], None] | None = None
     """Raises when the restore is to end."""
-    emit: Emit = lambda event, data: None  # noqa: E731
+    emit: Emit = lambda event, data: None
     observer: Observer | None = None
     moves_head: str | None = None
     """The head afterwards; None: as it was."""
@@ -121,9 +121,7 @@ def _check(request: Request) -> None:
             f"there is no strategy {request.strategy!r}", hint=f"one of {', '.join(STRATEGIES)}"
         )
     if request.on_error not in ON_ERROR:
-        raise InvalidArgument(
-            f"on_error is one of {', '.join(ON_ERROR)}, not {request.on_error!r}"
-        )
+        raise InvalidArgument(f"on_error is one of {', '.join(ON_ERROR)}, not {request.on_error!r}")
     if len(request.steps) > 1000:
         raise InvalidArgument("too many roots to restore at once", hint="restore fewer of them")
 
@@ -168,7 +166,7 @@ class _Restoring:
     # Comparing
 
     def _compare_and_save(self, reader: "_native.Reader") -> str | None:
-        """Takes what is there, plans, and commits the safety snapshot if there is something to do."""
+        """Takes what is there, plans, and commits the safety snapshot if there is work to do."""
         repository = self.repository
         with repository.session("restore") as session:
             repository.prepare_writing()
@@ -347,7 +345,7 @@ class _Restoring:
         return None
 
     def _missed(self, problems: Sequence[tuple[bytes, str, str]]) -> list[tuple[int, bytes]]:
-        """Paths that the snapshot has, and the live tree only because the rules leave them out now."""
+        """Paths that the snapshot has, and that the live tree lacks only because of its rules."""
         missed = []
         for path, what, _ in problems:
             if what != "in the way":
@@ -628,7 +626,7 @@ def _is_directory(repository: Repository, step: Step) -> bool:
 
 
 def _listed(reader: "_native.Reader", step: Step) -> list[bytes]:
-    """Paths of everything but filled directories in a root of which only listed paths were taken."""
+    """Paths of all but filled directories in a root of which only listed paths were taken."""
     top = places.walk(reader, step.root, step.strip or b"")
     found: list[bytes] = []
     if top is None or top.type != "directory":

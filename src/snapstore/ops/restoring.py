@@ -7,6 +7,7 @@ from typing import Any
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import InvalidArgument, TargetInvalid
 from snapstore.base.progress import Observer
+from snapstore.base.units import duration_s
 from snapstore.model.restoring import Emit, Options
 from snapstore.model.results import RestoreResult
 from snapstore.model.snapshot import Snapshot, require_ready
@@ -48,7 +49,7 @@ def restore(
                 verify=verify,
                 observer=observer,
                 stop=stop,
-                time_limit_s=options.get("time_limit_s"),
+                time_limit_s=_time_limit_s(options),
             )
         target = os.path.realpath(target)
     else:
@@ -88,6 +89,7 @@ def take_back(
     repository: Repository,
     target: bytes | None,
     *,
+    verify: bool,
     tool: str,
     observer: Observer | None,
     options: Options,
@@ -109,7 +111,7 @@ def take_back(
         tool=tool,
         user={"id": user()},
         target=undo.target_of(safety),
-        verify=options.get("verify", False),
+        verify=verify,
         moves_head=before,
         undoes=True,
         emit=emit or _silent,
@@ -126,13 +128,19 @@ def _known(options: Options) -> dict[str, Any]:
     unknown = set(options) - names
     if unknown:
         raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
-    handed = names - {"delete", "delete_excluded", "verify"}
+    handed = names - {"delete", "delete_excluded", "time_limit"}
     known = {name: value for name, value in options.items() if name in handed}
+    known["time_limit_s"] = _time_limit_s(options)
     if options.get("delete_excluded"):
         if not options.get("delete"):
             raise InvalidArgument("delete_excluded is of use with delete only")
         known["excluded"] = True
     return known
+
+
+def _time_limit_s(options: Options) -> float | None:
+    limit = options.get("time_limit")
+    return None if limit is None else duration_s(limit)
 
 
 def _silent(event: str, data: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Targets: which place on disk each part of a snapshot is restored to, and which places are refused."""
+"""Targets: which place on disk each part of a snapshot is restored to, and which are refused."""
 
 import os
 import stat

@@ -135,11 +135,9 @@ def _of(target: bytes) -> Iterator[tuple[Unfinished, "_native.Transaction | None
         yield one, opened[0] if opened is not None else None
 
 
-def resume(
-    repository: Repository, target: bytes, observer: Observer | None
-) -> list[Unfinished]:
-    """Finishes what was begun, as it was planned; gives what it found. Of a restore that had changed
-    nothing yet, what it had prepared is removed. RestoreUnfinished, TargetInvalid.
+def resume(repository: Repository, target: bytes, observer: Observer | None) -> list[Unfinished]:
+    """Finishes what was begun, as it was planned; gives what it found. Of a restore that had
+    changed nothing yet, what it had prepared is removed. RestoreUnfinished, TargetInvalid.
     """
     done = []
     for one, transaction in _of(target):

@@ -41,8 +41,8 @@ from snapstore.repository.objects import (
 
 if TYPE_CHECKING:
     from snapstore.index import DedupView, Index, PackRow
-    from snapstore.repository.session import Session
     from snapstore.repository.heads import Heads
+    from snapstore.repository.session import Session
     from snapstore.repository.statcache import StatCaches
 
 GARBAGE_SHARE = 0.5
