@@ -89,7 +89,7 @@ class Request:
 
 @dataclass(slots=True)
 class _Part:
-    """A step on disk. Its fields but `step` and `listed` are read by the core."""
+    """A step on disk. Its fields but `step` are read by the core."""
 
     step: Step
     live: bytes | None
@@ -100,7 +100,7 @@ class _Part:
     path: bytes
     is_directory: bool
     crosses: bool
-    listed: bool = False
+    journal: bytes | None
 
 
 def restore(repository: Repository, request: Request) -> RestoreResult:
@@ -111,7 +111,7 @@ def restore(repository: Repository, request: Request) -> RestoreResult:
     """
     _check(request)
     check_steps(request.steps, force=request.force)
-    unfinished.require_none([step.target for step in request.steps])
+    unfinished.require_none(repository, [step.target for step in request.steps])
     return _Restoring(repository, request).run()
 
 
@@ -327,7 +327,7 @@ class _Restoring:
             path=step.target,
             is_directory=is_directory and _is_directory(self.repository, step),
             crosses=not _rules(self.request.snapshot).one_file_system,
-            listed=listed,
+            journal=_journal(self.repository) if _is_image(step) else None,
         )
 
     def _head(self, step: Step) -> tuple[bytes, bytes] | None:
@@ -607,6 +607,17 @@ def _rules(snapshot: Snapshot) -> Rules:
 def _is_image(step: Step) -> bool:
     """Whether the content of a device is replaced, rather than the device."""
     return step.root.kind in ("image", "file", "stream") and _is_device(step.target)
+
+
+def _journal(repository: Repository) -> bytes:
+    """Where the journal of a device's restore is kept: a device has no place for one."""
+    if repository.local is None:
+        raise TargetInvalid(
+            "there is no place for the journal of a device: the store cannot be written, and no"
+            " directory for what is derived is at hand",
+            hint="name one that can be written as the cache",
+        )
+    return os.path.realpath(os.fsencode(repository.local))
 
 
 def _is_device(path: bytes) -> bool:

@@ -31,11 +31,14 @@ def new_name() -> str:
     return _PREFIX + new_ulid()
 
 
-def places(targets: Iterable[bytes]) -> list[bytes]:
-    """Staging directories at the top of these targets, or beside them."""
+def places(repository: Repository, targets: Iterable[bytes]) -> list[bytes]:
+    """Staging directories at the top of these targets, or beside them; those of devices are with
+    the store.
+    """
     found = {}
+    own = [] if repository.local is None else [os.path.realpath(os.fsencode(repository.local))]
     for target in targets:
-        for directory in (target, os.path.dirname(target)):
+        for directory in (target, os.path.dirname(target), *own):
             with contextlib.suppress(OSError), os.scandir(directory) as entries:
                 for entry in entries:
                     if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -43,13 +46,13 @@ def places(targets: Iterable[bytes]) -> list[bytes]:
     return sorted(found)
 
 
-def find(targets: Iterable[bytes]) -> list[Unfinished]:
+def find(repository: Repository, targets: Iterable[bytes]) -> list[Unfinished]:
     """Restores that are not finished in these targets, and those whose journal was kept for an
     undo.
     """
     targets = list(targets)
     found = {}
-    for path in places(targets):
+    for path in places(repository, targets):
         one = _look(path)
         if _concerns(one, targets):
             found[one.note.get("time_ns"), one.target, one.state] = one
@@ -85,11 +88,11 @@ def _look(path: bytes) -> Unfinished:
     return Unfinished(path, target, transaction.state, record)
 
 
-def require_none(targets: Iterable[bytes]) -> None:
+def require_none(repository: Repository, targets: Iterable[bytes]) -> None:
     """RestoreUnfinished when a restore into one of these targets has to be finished, or taken back,
     before anything else is done there.
     """
-    for one in find(targets):
+    for one in find(repository, targets):
         where = to_text(one.target)
         if one.state == "running":
             raise RestoreUnfinished(
@@ -121,8 +124,10 @@ def _clear(one: Unfinished) -> None:
         opened[0].remove()
 
 
-def _of(target: bytes) -> Iterator[tuple[Unfinished, "_native.Transaction | None"]]:
-    found = find([target])
+def _of(
+    repository: Repository, target: bytes
+) -> Iterator[tuple[Unfinished, "_native.Transaction | None"]]:
+    found = find(repository, [target])
     if not found:
         raise TargetInvalid(
             f"no restore into {to_text(target)} is unfinished", hint="there is nothing to be done"
@@ -140,7 +145,7 @@ def resume(repository: Repository, target: bytes, observer: Observer | None) -> 
     changed nothing yet, what it had prepared is removed. RestoreUnfinished, TargetInvalid.
     """
     done = []
-    for one, transaction in _of(target):
+    for one, transaction in _of(repository, target):
         if transaction is None or one.state == "staging":
             _clear(one)
         elif one.state == "reverting":
@@ -177,12 +182,12 @@ def _move_head(repository: Repository, one: Unfinished) -> None:
         )
 
 
-def abort(target: bytes, observer: Observer | None) -> list[Unfinished]:
+def abort(repository: Repository, target: bytes, observer: Observer | None) -> list[Unfinished]:
     """Takes back what was begun; gives what it found. RestoreUnfinished when it was finished and
     only has to be cleared away: then `undo` takes it back.
     """
     done = []
-    for one, transaction in _of(target):
+    for one, transaction in _of(repository, target):
         if transaction is None or one.state == "staging":
             _clear(one)
         elif one.state == "removing":

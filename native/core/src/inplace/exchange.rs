@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    chmod, chownat, fstat, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType,
+    chmod, chownat, fstat, fsync, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType,
     Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
@@ -369,10 +369,19 @@ impl Exchange<'_> {
         let name = if back { aside_name(at) } else { staged_name(at) };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let from = openat(&self.staging[record.area], &*name, flags, Mode::empty())?;
-        let to = rustix::fs::open(by_descriptor(fd.as_fd()), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        // A device that is in use elsewhere is not opened.
+        let alone = if stat.kind == FileType::BlockDevice { OFlags::EXCL } else { OFlags::empty() };
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | alone;
+        let to = rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty())?;
         patch::copy(from.as_fd(), to.as_fd(), ranges, sizes[back as usize], self.progress, back)?;
+        if stat.kind == FileType::BlockDevice {
+            fsync(&to)?;
+        }
         drop(to);
-        self.set_attributes(record, fd.as_fd(), &pair[back as usize])
+        match pair {
+            Some(pair) => self.set_attributes(record, fd.as_fd(), &pair[back as usize]),
+            None => Ok(()),
+        }
     }
 
     /// Gives an open object these attributes, where it has others. What the system refuses is noted.
@@ -432,7 +441,11 @@ pub(super) fn set_attributes(fd: BorrowedFd, wanted: &Attributes) -> io::Result<
             refuse(&mut refused, &format!("xattr {}", show(name)), removexattr(&object, &name[..]));
         }
         for (name, value) in set.iter().filter(|one| !have.contains(one)) {
-            refuse(&mut refused, &format!("xattr {}", show(name)), setxattr(&object, &name[..], value, XattrFlags::empty()));
+            refuse(
+                &mut refused,
+                &format!("xattr {}", show(name)),
+                setxattr(&object, &name[..], value, XattrFlags::empty()),
+            );
         }
     }
     // A new owner takes setuid away, and a list sets the mode of the group.

@@ -91,8 +91,8 @@ pub enum Action {
     /// A directory in which entries come and go gets its attributes at the end.
     Touch { pair: Box<Pair> },
     /// These ranges of a file are written from the staged file, or from what was saved of them; then it gets its size and
-    /// attributes.
-    Patch { found: Identity, sizes: [u64; 2], ranges: Vec<(u64, u64)>, pair: Box<Pair> },
+    /// attributes. A device has its own, and keeps its size.
+    Patch { found: Identity, sizes: [u64; 2], ranges: Vec<(u64, u64)>, pair: Option<Box<Pair>> },
 }
 
 /// An action, and where: which top and which area, and the path below the top (empty: the top itself).
@@ -208,7 +208,8 @@ impl Record {
                     put_varint(out, *start);
                     put_varint(out, *end);
                 }
-                put_pair(out, pair);
+                out.push(pair.is_some() as u8);
+                pair.iter().for_each(|pair| put_pair(out, pair));
             }
         }
     }
@@ -232,7 +233,9 @@ impl Record {
                 for _ in 0..cursor.bounded(MAX_RANGES)? {
                     ranges.push((cursor.varint()?, cursor.varint()?));
                 }
-                Action::Patch { found, sizes, ranges, pair: take_pair(&mut cursor)? }
+                let known = cursor.byte()? == 1;
+                let pair = if known { Some(take_pair(&mut cursor)?) } else { None };
+                Action::Patch { found, sizes, ranges, pair }
             }
             _ => return Err(cursor.bad("an unknown action")),
         };

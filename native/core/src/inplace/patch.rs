@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use rustix::fs::{fallocate, ftruncate, seek, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
+use crate::chunker::is_zero;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::node::{Chunk, Content, Entry, Hole, What};
@@ -58,16 +59,24 @@ fn push(ranges: &mut Vec<Range>, start: u64, end: u64) {
     }
 }
 
-/// The ranges in which two files differ, in what they hold or in their holes; None when there are too many, or it would be
-/// little less than the whole.
-pub(super) fn differing(reader: &Reader, live: &Entry, wanted: &Entry) -> Result<Option<Vec<Range>>> {
+/// What is patched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Medium {
+    File,
+    /// It has no holes: zeros are zeros.
+    Device,
+}
+
+/// The ranges in which two files differ, in what they hold or in their holes; None for a file when there are too many, or it
+/// would be little less than the whole.
+pub(super) fn differing(reader: &Reader, live: &Entry, wanted: &Entry, medium: Medium) -> Result<Option<Vec<Range>>> {
     let (What::File { size: old_size, content: old, .. }, What::File { size, content: new, .. }) =
         (&live.what, &wanted.what)
     else {
         return Ok(None);
     };
     if matches!(old, Content::InPlace(_)) || matches!(new, Content::InPlace(_)) {
-        return Ok(None);
+        return Ok((medium == Medium::Device).then(|| vec![(0, *size)]));
     }
     let mut ranges = Vec::new();
     let (mut olds, mut news) = (Chunks::of(reader, old, *old_size), Chunks::of(reader, new, *size));
@@ -81,8 +90,11 @@ pub(super) fn differing(reader: &Reader, live: &Entry, wanted: &Entry) -> Result
             push(&mut ranges, at, at + chunk.len);
         }
         if ranges.len() > MAX_RANGES {
-            return Ok(None);
+            return Ok((medium == Medium::Device).then(|| vec![(0, *size)]));
         }
+    }
+    if medium == Medium::Device {
+        return Ok(Some(ranges));
     }
     let mut all = ranges;
     for hole in other_holes(&reader.holes(live)?, &reader.holes(wanted)?) {
@@ -104,12 +116,14 @@ fn other_holes(one: &[Hole], other: &[Hole]) -> Vec<Hole> {
     differing.map(|(start, end)| Hole { start: *start, end: *end }).collect()
 }
 
-/// Writes what `entry` has in `ranges` to `file`, at the same offsets; holes are left out. The file gets the size of the entry.
+/// Writes what `entry` has in `ranges` to `file`, at the same offsets; holes, and zeros of a device, are left out. The file gets
+/// the size of the entry.
 pub(super) fn write_wanted(
     reader: &Reader,
     entry: &Entry,
     ranges: &[Range],
     file: &OwnedFd,
+    medium: Medium,
     threads: usize,
     progress: &Progress,
 ) -> Result<u64> {
@@ -127,6 +141,9 @@ pub(super) fn write_wanted(
         while let Some((start, end)) = pieces.get(next.fetch_add(1, Relaxed)) {
             let done = progress.check().and_then(|()| {
                 let bytes = reader.read(entry, *start, end - start)?;
+                if medium == Medium::Device && is_zero(&bytes) {
+                    return Ok(());
+                }
                 write_all(file.as_fd(), &bytes, *start).map_err(|e| Error::of_target("write into the target", &e))
             });
             add(&progress.done_bytes, end - start);
@@ -196,7 +213,8 @@ pub(super) fn copy(
     progress: &Progress,
     regardless: bool,
 ) -> io::Result<()> {
-    let is_file = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) == rustix::fs::FileType::RegularFile;
+    let is_file =
+        rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) == rustix::fs::FileType::RegularFile;
     for (start, end) in ranges {
         if !regardless && progress.is_cancelled() {
             return Err(Errno::CANCELED.into());

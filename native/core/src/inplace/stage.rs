@@ -11,9 +11,9 @@ use rustix::io::Errno;
 use super::exchange::{aside_name, set_attributes};
 use super::journal::{self, Action, Head, Record, State};
 use super::links::{Known, Staged};
-use super::patch;
+use super::patch::{self, Medium};
 use super::plan::{Item, Kind, Part, Plan};
-use super::prepare::{there, wanted_attributes, Prepared, Top};
+use super::prepare::{self, there, wanted_attributes, Prepared, Top};
 use super::ways::by_descriptor;
 use super::{Area, Transaction};
 use crate::error::{show, Error, Result};
@@ -94,11 +94,21 @@ pub(super) fn stage(
     options: &StageOptions,
     progress: &Progress,
 ) -> Result<(Transaction, StageResult)> {
-    let Prepared { mut tops, areas, places, records, patches } = prepared;
+    let Prepared { mut tops, areas, places, records, patches, devices } = prepared;
     let staging = make_areas(&mut tops, &areas, &options.name)?;
-    let mut transaction = Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
-    let mut filling =
-        Filling { reader, parts, plan, places: &places, patches: &patches, options, progress, result: StageResult::default() };
+    let mut transaction =
+        Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
+    let mut filling = Filling {
+        reader,
+        parts,
+        plan,
+        places: &places,
+        patches: &patches,
+        devices: &devices,
+        options,
+        progress,
+        result: StageResult::default(),
+    };
     match filling.fill(&mut transaction) {
         Ok(()) => Ok((transaction, filling.result)),
         Err(error) => {
@@ -115,6 +125,8 @@ struct Filling<'a> {
     plan: &'a Plan,
     places: &'a [(usize, Vec<u8>)],
     patches: &'a HashMap<usize, Vec<patch::Range>>,
+    /// Which parts are devices.
+    devices: &'a [bool],
     options: &'a StageOptions,
     progress: &'a Progress,
     result: StageResult,
@@ -187,8 +199,7 @@ impl Filling<'_> {
         let scope = Staged { known: Known::new(part, &self.plan.items, &self.plan.kept[part]), selection: &selection };
         let directory = duplicate(transaction.staging[area].as_fd())?;
         let verify = self.options.verify;
-        let restored =
-            restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
+        let restored = restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
         self.take_result(part, restored)
     }
 
@@ -198,9 +209,8 @@ impl Filling<'_> {
         self.result.others += restored.others;
         self.result.bytes += restored.bytes;
         self.result.verified_files += restored.verified_files;
-        let is_loss = |problem: &&Problem| {
-            matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link")
-        };
+        let is_loss =
+            |problem: &&Problem| matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link");
         if let Some(problem) = restored.problems.iter().find(is_loss).filter(|_| !self.options.goes_on) {
             let text = format!("cannot restore {}: {}", show(&problem.path), problem.reason);
             return Err(match &problem.what[..] {
@@ -252,12 +262,42 @@ impl Filling<'_> {
             let item = &self.plan.items[*number];
             let (Some(live), Some(wanted)) = (&item.live, &item.wanted) else { continue };
             let (tops, staging) = (&mut transaction.tops, &transaction.staging);
+            if self.devices[item.part] {
+                self.patch_device(tops, staging, &mut transaction.records[*number], wanted, ranges)?;
+                done.push(*number);
+                continue;
+            }
             if self.patch(tops, staging, &mut transaction.records[*number], live, wanted, ranges)? {
                 self.result.files += 1;
                 done.push(*number);
             }
         }
         Ok(done)
+    }
+
+    /// Prepares the ranges of a device that are to be written, and saves what it has there.
+    fn patch_device(
+        &mut self,
+        tops: &mut [Top],
+        staging: &[OwnedFd],
+        record: &mut Record,
+        wanted: &Entry,
+        ranges: &[patch::Range],
+    ) -> Result<()> {
+        let failed = |e: std::io::Error| Error::of_target("prepare the device", &e);
+        let staging = staging[record.area].as_fd();
+        let (dir, name) = tops[record.top].ways.parent_of(&record.path).map_err(failed)?;
+        let from = prepare::open_device(dir, name).map_err(failed)?;
+        let size = source::length(from.as_fd()).map_err(failed)?;
+        let Action::Replace { found, .. } = record.action else { return Ok(()) };
+        let new = create(staging, &staged_name(record.number))?;
+        let (medium, workers) = (Medium::Device, workers());
+        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
+        let old = create(staging, &aside_name(record.number))?;
+        patch::save(from.as_fd(), size, ranges, &old).map_err(failed)?;
+        record.action = Action::Patch { found, sizes: [size, size], ranges: ranges.to_vec(), pair: None };
+        self.result.files += 1;
+        Ok(())
     }
 
     /// Clones the file and patches the clone, or prepares the ranges that are to be written; false when neither is to be had.
@@ -286,14 +326,15 @@ impl Filling<'_> {
         let new = create(staging, &staged_name(record.number))?;
         let set = self.reader.xattrs(wanted)?;
         let attributes = wanted_attributes(wanted, Some(set));
-        let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let (medium, workers) = (Medium::File, workers());
         if ioctl_ficlone(&new, &from).is_ok() {
             let holes_first = |file: &OwnedFd| -> Result<()> {
                 ftruncate(file, *size).map_err(|e| failed(e.into()))?;
                 patch::clear_ranges(file.as_fd(), ranges, *size).map_err(failed)
             };
             holes_first(&new)?;
-            self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, workers, self.progress)?;
+            self.result.bytes +=
+                patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
             for (what, reason) in set_attributes(new.as_fd(), &attributes).map_err(failed)? {
                 self.result.problem_count += 1;
                 self.result.problems.push(Problem { path: record.path.clone(), what, reason });
@@ -304,20 +345,25 @@ impl Filling<'_> {
         if old_size > size {
             all.push((*size, *old_size));
         }
-        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, workers, self.progress)?;
+        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
         let old = create(staging, &aside_name(record.number))?;
         patch::save(from.as_fd(), *old_size, &all, &old).map_err(failed)?;
         let have = source::xattrs_fd(from.as_fd()).map_err(failed)?;
-        let pair = Box::new([attributes, there(&stat, Some(have))]);
+        let pair = Some(Box::new([attributes, there(&stat, Some(have))]));
         record.action = Action::Patch { found, sizes: [*size, *old_size], ranges: all, pair };
         add(&self.progress.done_files, 1);
         Ok(true)
     }
 }
 
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
 fn create(dir: BorrowedFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::of_target("create a staged file", &e.into()))
+    openat(dir, name, flags, Mode::from_raw_mode(0o600))
+        .map_err(|e| Error::of_target("create a staged file", &e.into()))
 }
 
 pub(super) fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
