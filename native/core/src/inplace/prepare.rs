@@ -454,6 +454,14 @@ impl Preparing<'_> {
             .filter(|record| self.areas[record.area].0 .0 == record.top)
             .map(|record| (record.top, record.area, split(&record.path).0.to_vec()))
             .collect();
+        // On some file systems a directory that gets another parent gets another time with it.
+        let moves = |(record, item): &(&Record, &Item)| {
+            item.kind != Kind::Metadata
+                && !record.path.is_empty()
+                && (is_directory(&item.live) || is_directory(&item.wanted))
+        };
+        let moved = records.iter().zip(&plan.items).filter(moves);
+        touched.extend(moved.map(|(record, _)| (record.top, record.area, record.path.clone())));
         // The staging directories come and go too.
         touched.extend(self.areas.iter().enumerate().map(|(at, ((top, path), _))| (*top, at, path.clone())));
         touched.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
@@ -506,6 +514,10 @@ pub(super) fn join_path(above: &[u8], below: &[u8]) -> Vec<u8> {
         b"" => above.to_vec(),
         below => join(above, below),
     }
+}
+
+fn is_directory(entry: &Option<Entry>) -> bool {
+    entry.as_ref().is_some_and(|entry| entry.directory().is_some())
 }
 
 fn is_large(entry: &Option<Entry>) -> bool {

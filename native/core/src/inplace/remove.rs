@@ -21,7 +21,8 @@ pub(super) fn contents(dir: BorrowedFd) -> io::Result<()> {
     let moved = AtomicU64::new(0);
     // What was moved up is met in the next round.
     loop {
-        let mut names = source::list(dir)?;
+        // Opened anew: a descriptor tells of what was there when it was opened, and once.
+        let mut names = source::list(source::open_directory(dir, b".")?.as_fd())?;
         names.retain(|name| !JOURNAL.iter().any(|one| one.as_bytes() == &name[..]));
         if names.is_empty() {
             break;
