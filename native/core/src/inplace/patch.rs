@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::chunker::is_zero;
 use crate::error::{Error, Result};
+use crate::id::ZERO_ID;
 use crate::lock::lock;
 use crate::node::{Chunk, Content, Entry, Hole, What};
 use crate::progress::{add, Progress};
@@ -82,12 +83,29 @@ pub(super) fn differing(reader: &Reader, live: &Entry, wanted: &Entry, medium: M
     let (mut olds, mut news) = (Chunks::of(reader, old, *old_size), Chunks::of(reader, new, *size));
     let mut old = olds.next()?;
     while let Some((at, chunk)) = news.next()? {
+        let end = at + chunk.len;
         while old.as_ref().is_some_and(|(start, old)| start + old.len <= at) {
             old = olds.next()?;
         }
-        let same = old.as_ref().is_some_and(|(start, old)| *start == at && *old == chunk);
-        if !same {
-            push(&mut ranges, at, at + chunk.len);
+        if chunk.id != ZERO_ID {
+            if !old.as_ref().is_some_and(|(start, old)| *start == at && *old == chunk) {
+                push(&mut ranges, at, end);
+            }
+        } else {
+            // Zeros may be cut otherwise.
+            let mut done = at;
+            while let Some((start, there)) = old.as_ref().filter(|(start, _)| *start < end) {
+                let there_ends = start + there.len;
+                if there.id != ZERO_ID {
+                    push(&mut ranges, done, there_ends.min(end));
+                }
+                done = there_ends.min(end);
+                if there_ends > end {
+                    break;
+                }
+                old = olds.next()?;
+            }
+            push(&mut ranges, done, end);
         }
         if ranges.len() > MAX_RANGES {
             return Ok((medium == Medium::Device).then(|| vec![(0, *size)]));
