@@ -20,7 +20,7 @@ use crate::error::{show, Error, Result};
 use crate::node::{Directory, Entry, What};
 use crate::progress::{add, Progress};
 use crate::reader::Reader;
-use crate::restore::{self, staged_name, Live, Problem, Restored, Selection};
+use crate::restore::{self, staged_name, Batch, Live, Problem, Restored, Selection};
 use crate::source;
 
 /// How it is staged.
@@ -198,8 +198,8 @@ impl Filling<'_> {
         let live = Live { fd: Arc::new(duplicate(root_fd)?), prefix: prefix.clone() };
         let scope = Staged { known: Known::new(part, &self.plan.items, &self.plan.kept[part]), selection: &selection };
         let directory = duplicate(transaction.staging[area].as_fd())?;
-        let verify = self.options.verify;
-        let restored = restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
+        let batch = Batch { root: &root, entries: &batch, scope: &scope, live };
+        let restored = restore::stage(self.reader, batch, directory, self.options.verify, self.progress)?;
         self.take_result(part, restored)
     }
 
