@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::exchange::{aside_name, set_attributes};
+use super::exchange::{aside_name, keeping, set_attributes};
 use super::journal::{self, Action, Head, Record, State};
 use super::links::{Known, Staged};
 use super::patch;
@@ -63,6 +63,12 @@ pub(super) fn open_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result
     Ok(staging)
 }
 
+/// Whether there is a staging directory in an area.
+pub(super) fn stands(tops: &mut [Top], (top, path): &Area, name: &str) -> bool {
+    let found = tops[*top].ways.open(path).and_then(|dir| source::stat_at(dir, name.as_bytes()));
+    !matches!(found, Err(e) if e.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn hold(fd: &OwnedFd) -> Result<()> {
     match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN) => Err(Error::Busy("another process is restoring there right now".into())),
@@ -76,11 +82,7 @@ fn make_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result<Vec<OwnedF
         let shown = crate::error::show_path(&tops[*top].path);
         let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
         let dir = tops[*top].ways.open(path).map_err(failed)?;
-        match mkdirat(dir, name, Mode::from_raw_mode(0o700)) {
-            Err(Errno::ACCESS) if super::exchange::make_writable(dir) => mkdirat(dir, name, Mode::from_raw_mode(0o700)),
-            made => made,
-        }
-        .map_err(|e| failed(e.into()))?;
+        keeping(dir, || mkdirat(dir, name, Mode::from_raw_mode(0o700))).map_err(failed)?;
     }
     open_areas(tops, areas, name)
 }
