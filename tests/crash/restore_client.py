@@ -12,8 +12,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -294,9 +294,17 @@ class Scene:
         return [name for name in os.listdir(self.top) if name.startswith(STAGING)]
 
     def look(self) -> Facts:
-        """The tree, without staging directories."""
+        """The tree, without staging directories and the hard links in them."""
         found = scan(self.top)
-        return {path: fact for path, fact in found.items() if not path.startswith(STAGING.encode())}
+        found = {path: fact for path, fact in found.items() if not path.startswith(STAGING.encode())}
+        groups: dict[bytes, list[bytes]] = {}
+        for path, fact in found.items():
+            if fact.group is not None:
+                groups.setdefault(fact.group, []).append(path)
+        for paths in groups.values():
+            first = min(paths) if len(paths) > 1 else None
+            found |= {path: replace(found[path], group=first) for path in paths}
+        return found
 
 
 def remove(tree: Path) -> None:

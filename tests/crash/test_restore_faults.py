@@ -1,15 +1,14 @@
-"""A restore over a living tree that dies, or meets an error, at every single call by which it changes
-files; and what finishes or takes back what it left, which dies too.
+"""A restore over a living tree that dies, or meets an error, at every single call by which it
+changes files; and what finishes or takes back what it left, which dies too.
 
 Whatever happens, each entry is wholly the old or wholly the new one, and the tree is exactly the
 former or exactly the wanted one, or there is a journal, by which either can be had. Content, every
 attribute but ctime, and hard links count.
 
-Only the modification time of the directory that has the staging directory is different after a death
-right after that was made or removed, before the time is set again: no call does both.
+Only the modification time of the directory that has the staging directory is different after a
+death right after that was made or removed, before the time is set again: no call does both.
 """
 
-import errno
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -59,8 +58,8 @@ def scene(quick_path: Path) -> Iterator[Scene]:
 
 
 def misses_time(outcome: Outcome) -> bool:
-    """Whether it died between the call that made or removed a staging directory, and that which sets
-    the time of the directory around it again.
+    """Whether it died between the call that made or removed a staging directory, and that which
+    sets the time of the directory around it again.
     """
     if not outcome.was_killed or len(outcome.log) < 2:
         return False
