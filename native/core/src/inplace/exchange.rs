@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    chmod, chownat, fstat, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType,
-    Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+    chmod, chownat, fstat, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType, Gid,
+    Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -398,25 +398,35 @@ pub(super) fn make_writable(dir: BorrowedFd) -> bool {
     chmod(by_descriptor(dir), Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700)).is_ok()
 }
 
-/// Makes a change to what is in a directory that leaves the directory's mode and time as they are.
-pub(super) fn keeping(dir: BorrowedFd, change: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
-    let was = source::stat_fd(dir)?;
-    let opened = match change() {
-        Err(Errno::ACCESS) if make_writable(dir) => {
-            change()?;
-            true
-        }
-        done => {
-            done?;
-            false
-        }
-    };
-    if opened {
-        chmod(by_descriptor(dir), Mode::from_raw_mode(was.mode.into()))?;
+/// Mode and time of a directory, which are to outlast a change to what is in it.
+pub(super) struct Kept {
+    mode: u16,
+    mtime: Time,
+}
+
+impl Kept {
+    pub(super) fn of(dir: BorrowedFd) -> io::Result<Kept> {
+        let stat = source::stat_fd(dir)?;
+        Ok(Kept { mode: stat.mode, mtime: stat.mtime })
     }
-    match set_mtime(dir, was.mtime) {
-        // Somebody else's directory: who carries out the plan meets that too, and says so.
-        Err(Errno::PERM) => Ok(()),
+
+    /// Gives the directory its mode and time again.
+    pub(super) fn restore(&self, dir: BorrowedFd) -> io::Result<()> {
+        if source::stat_fd(dir)?.mode != self.mode {
+            chmod(by_descriptor(dir), Mode::from_raw_mode(self.mode.into()))?;
+        }
+        match set_mtime(dir, self.mtime) {
+            // Somebody else's directory: who carries out the plan meets that too, and says so.
+            Err(Errno::PERM) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+}
+
+/// Makes a change to what is in a directory, also where the mode forbids it.
+pub(super) fn within(dir: BorrowedFd, change: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
+    match change() {
+        Err(Errno::ACCESS) if make_writable(dir) => Ok(change()?),
         done => Ok(done?),
     }
 }
@@ -450,7 +460,11 @@ pub(super) fn set_attributes(fd: BorrowedFd, wanted: &Attributes) -> io::Result<
             refuse(&mut refused, &format!("xattr {}", show(name)), removexattr(&object, &name[..]));
         }
         for (name, value) in set.iter().filter(|one| !have.contains(one)) {
-            refuse(&mut refused, &format!("xattr {}", show(name)), setxattr(&object, &name[..], value, XattrFlags::empty()));
+            refuse(
+                &mut refused,
+                &format!("xattr {}", show(name)),
+                setxattr(&object, &name[..], value, XattrFlags::empty()),
+            );
         }
     }
     // A new owner takes setuid away, and a list sets the mode of the group.

@@ -300,7 +300,8 @@ impl Walk<'_> {
             None => self.push(plan, &path, Kind::CreateAlone, &sides),
             live if is_directory(live) => {}
             _ => {
-                let wanted = sides.wanted.clone().map(|entry| Entry { what: What::Directory(Directory::default()), ..entry });
+                let wanted =
+                    sides.wanted.clone().map(|entry| Entry { what: What::Directory(Directory::default()), ..entry });
                 self.push(plan, &path, Kind::Replace, &Sides { live: sides.live.clone(), wanted, head: None });
             }
         }
@@ -419,7 +420,9 @@ fn kind_of(sides: &Sides) -> Option<Kind> {
 fn same(one: &Option<Entry>, other: &Option<Entry>, deep: bool) -> bool {
     match (one, other) {
         (None, None) => true,
-        (Some(one), Some(other)) if deep => same_type(one, other) && one.what == other.what && fields(one, other).is_empty(),
+        (Some(one), Some(other)) if deep => {
+            same_type(one, other) && one.what == other.what && fields(one, other).is_empty()
+        }
         (Some(one), Some(other)) if one.directory().is_some() => {
             other.directory().is_some() && fields(one, other).without(Fields::MTIME).is_empty()
         }

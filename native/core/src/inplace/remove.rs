@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use rustix::fs::{renameat, unlinkat, AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::exchange::keeping;
+use super::exchange::{within, Kept};
 use crate::lock::lock;
 use crate::source;
 
@@ -58,10 +58,12 @@ fn entries(dir: BorrowedFd, names: &[Box<[u8]>], moved: &AtomicU64) -> io::Resul
 
 /// Removes an empty staging directory; the time of the one around it stays.
 pub(super) fn directory(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
-    match keeping(dir, || unlinkat(dir, name, AtFlags::REMOVEDIR)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
+    let kept = Kept::of(dir)?;
+    match within(dir, || unlinkat(dir, name, AtFlags::REMOVEDIR)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        done => done?,
     }
+    kept.restore(dir)
 }
 
 fn gone(done: rustix::io::Result<()>) -> io::Result<()> {

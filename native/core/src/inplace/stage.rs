@@ -8,12 +8,13 @@ use std::sync::Arc;
 use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::exchange::{aside_name, keeping, set_attributes};
+use super::exchange::{aside_name, set_attributes, within, Kept};
 use super::journal::{self, Action, Head, Record, State};
 use super::links::{Known, Staged};
 use super::patch;
 use super::plan::{Item, Kind, Part, Plan};
 use super::prepare::{there, wanted_attributes, Prepared, Top};
+use super::remove;
 use super::ways::by_descriptor;
 use super::{Area, Transaction};
 use crate::error::{show, Error, Result};
@@ -78,13 +79,27 @@ fn hold(fd: &OwnedFd) -> Result<()> {
 }
 
 fn make_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result<Vec<OwnedFd>> {
-    for (top, path) in areas {
-        let shown = crate::error::show_path(&tops[*top].path);
-        let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
-        let dir = tops[*top].ways.open(path).map_err(failed)?;
-        keeping(dir, || mkdirat(dir, name, Mode::from_raw_mode(0o700))).map_err(failed)?;
+    let made = areas.iter().try_for_each(|area| make_area(tops, area, name));
+    let opened = made.and_then(|()| open_areas(tops, areas, name));
+    if opened.is_err() {
+        for (top, path) in areas {
+            let _ = tops[*top].ways.open(path).and_then(|dir| remove::directory(dir, name.as_bytes()));
+        }
     }
-    open_areas(tops, areas, name)
+    opened
+}
+
+fn make_area(tops: &mut [Top], (top, path): &Area, name: &str) -> Result<()> {
+    let shown = crate::error::show_path(&tops[*top].path);
+    let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
+    let dir = tops[*top].ways.open(path).map_err(failed)?;
+    let kept = Kept::of(dir).map_err(failed)?;
+    within(dir, || mkdirat(dir, name, Mode::from_raw_mode(0o700))).map_err(failed)?;
+    kept.restore(dir).map_err(|error| {
+        let _ = remove::directory(dir, name.as_bytes());
+        let _ = kept.restore(dir);
+        failed(error)
+    })
 }
 
 /// Makes staging directories and fills them. When that fails, they are removed.
@@ -98,9 +113,18 @@ pub(super) fn stage(
 ) -> Result<(Transaction, StageResult)> {
     let Prepared { mut tops, areas, places, records, patches } = prepared;
     let staging = make_areas(&mut tops, &areas, &options.name)?;
-    let mut transaction = Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
-    let mut filling =
-        Filling { reader, parts, plan, places: &places, patches: &patches, options, progress, result: StageResult::default() };
+    let mut transaction =
+        Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
+    let mut filling = Filling {
+        reader,
+        parts,
+        plan,
+        places: &places,
+        patches: &patches,
+        options,
+        progress,
+        result: StageResult::default(),
+    };
     match filling.fill(&mut transaction) {
         Ok(()) => Ok((transaction, filling.result)),
         Err(error) => {
@@ -189,8 +213,7 @@ impl Filling<'_> {
         let scope = Staged { known: Known::new(part, &self.plan.items, &self.plan.kept[part]), selection: &selection };
         let directory = duplicate(transaction.staging[area].as_fd())?;
         let verify = self.options.verify;
-        let restored =
-            restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
+        let restored = restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
         self.take_result(part, restored)
     }
 
@@ -200,15 +223,12 @@ impl Filling<'_> {
         self.result.others += restored.others;
         self.result.bytes += restored.bytes;
         self.result.verified_files += restored.verified_files;
-        let is_loss = |problem: &&Problem| {
-            matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link")
-        };
-        if let Some(problem) = restored.problems.iter().find(is_loss).filter(|_| !self.options.goes_on) {
+        // What the store does not have may be why others are missing.
+        let problems = &restored.problems;
+        let loss = problems.iter().find(|one| one.is_damage()).or(problems.iter().find(|one| one.is_loss()));
+        if let Some(problem) = loss.filter(|_| !self.options.goes_on) {
             let text = format!("cannot restore {}: {}", show(&problem.path), problem.reason);
-            return Err(match &problem.what[..] {
-                "content" | "directory" | "link" => Error::Damaged(text),
-                _ => Error::TargetInvalid(text),
-            });
+            return Err(if problem.is_damage() { Error::Damaged(text) } else { Error::TargetInvalid(text) });
         }
         self.result.problem_count += restored.problem_count;
         let below = &self.parts[part].wanted.below;
@@ -319,7 +339,8 @@ impl Filling<'_> {
 
 fn create(dir: BorrowedFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::of_target("create a staged file", &e.into()))
+    openat(dir, name, flags, Mode::from_raw_mode(0o600))
+        .map_err(|e| Error::of_target("create a staged file", &e.into()))
 }
 
 pub(super) fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
