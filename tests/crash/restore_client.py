@@ -296,7 +296,9 @@ class Scene:
     def look(self) -> Facts:
         """The tree, without staging directories and the hard links in them."""
         found = scan(self.top)
-        found = {path: fact for path, fact in found.items() if not path.startswith(STAGING.encode())}
+        found = {
+            path: fact for path, fact in found.items() if not path.startswith(STAGING.encode())
+        }
         groups: dict[bytes, list[bytes]] = {}
         for path, fact in found.items():
             if fact.group is not None:

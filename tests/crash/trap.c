@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/seccomp.h>
@@ -25,7 +24,7 @@
 #define SYS_fchmodat2 452
 #endif
 
-enum { ANY, OUTPUT, OPEN, CLONE };
+enum { ANY, OUTPUT, OPENAT, OPEN, CLONE };
 
 /* `path`, `other`: which arguments are names, -1 for none; `asked`: when it counts. */
 static const struct call {
@@ -48,7 +47,7 @@ static const struct call {
     {SYS_fdatasync, "fdatasync", -1, -1, ANY},
     {SYS_syncfs, "syncfs", -1, -1, ANY},
     {SYS_sync_file_range, "sync_file_range", -1, -1, ANY},
-    {SYS_openat, "openat", 1, -1, OPEN},
+    {SYS_openat, "openat", 1, -1, OPENAT},
     {SYS_linkat, "linkat", 1, 3, ANY},
     {SYS_symlinkat, "symlinkat", 2, -1, ANY},
     {SYS_renameat2, "renameat2", 1, 3, ANY},
@@ -72,7 +71,7 @@ static const struct call {
     {SYS_renameat, "renameat", 1, 3, ANY},
 #endif
 #ifdef SYS_open /* those that the first architectures have besides */
-    {SYS_open, "open", 0, -1, ANY},
+    {SYS_open, "open", 0, -1, OPEN},
     {SYS_creat, "creat", 0, -1, ANY},
     {SYS_link, "link", 0, 1, ANY},
     {SYS_symlink, "symlink", 1, -1, ANY},
@@ -110,9 +109,13 @@ int trap_install(void)
             filter[n++] = (struct sock_filter)LOAD(args[0]);
             filter[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, 2, 0, 1);
             break;
+        case OPENAT:
         case OPEN:
             filter[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i].number, 0, 4);
-            filter[n++] = (struct sock_filter)LOAD(args[2]);
+            if (calls[i].asked == OPENAT)
+                filter[n++] = (struct sock_filter)LOAD(args[2]);
+            else
+                filter[n++] = (struct sock_filter)LOAD(args[1]);
             filter[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_CREAT | O_TRUNC, 0, 1);
             break;
         case CLONE:
