@@ -486,9 +486,9 @@ class _Restoring:
             try:
                 transaction.remove()
             except SnapstoreError as error:
-                self.warnings.append(
-                    f"{error.message}; restore --resume {to_text(self.request.target)} tries again"
-                )
+                left = any(os.path.lexists(path) for path in transaction.places)
+                again = f"; restore --resume {to_text(self.request.target)} tries again"
+                self.warnings.append(f"{error.message}{again if left else ''}")
         return self._result(safety, transaction, problems)
 
     def _all_steps(self) -> Iterator[PlannedStep]:

@@ -83,7 +83,7 @@ def _look(path: bytes) -> Unfinished:
     if opened is None:
         return Unfinished(path, above, "staging")
     transaction, note = opened
-    record = canonical.decode(note)
+    record = canonical.decode(note) if note else {}  # {}: only the directory is left
     target = from_text(record["target"]) if "target" in record else above
     return Unfinished(path, target, transaction.state, record)
 
@@ -107,7 +107,7 @@ def require_none(repository: Repository, targets: Iterable[bytes]) -> None:
                 **one.to_dict(),
             )
         if one.state == "staging":
-            _clear(one)  # nothing in the target was changed
+            _clear(one, _open(one))  # nothing in the target was changed
             continue
         raise RestoreUnfinished(
             f"a restore into {where} was interrupted ({one.state})",
@@ -116,12 +116,17 @@ def require_none(repository: Repository, targets: Iterable[bytes]) -> None:
         )
 
 
-def _clear(one: Unfinished) -> None:
+def _open(one: Unfinished) -> "_native.Transaction | None":
+    """The journal, held until the result is given up; None when nothing was begun."""
     opened = _native.open_transaction(one.path)
-    if opened is None:
+    return opened[0] if opened is not None else None
+
+
+def _clear(one: Unfinished, transaction: "_native.Transaction | None") -> None:
+    if transaction is None:
         _native.remove_remains(one.path)
     else:
-        opened[0].remove()
+        transaction.remove()
 
 
 def _of(
@@ -136,8 +141,7 @@ def _of(
         if one.state in ("running", "damaged"):
             what = "is under way" if one.state == "running" else "has a damaged journal"
             raise RestoreUnfinished(f"the restore into {to_text(one.target)} {what}", hint=None)
-        opened = _native.open_transaction(one.path)
-        yield one, opened[0] if opened is not None else None
+        yield one, _open(one)
 
 
 def resume(repository: Repository, target: bytes, observer: Observer | None) -> list[Unfinished]:
@@ -147,7 +151,7 @@ def resume(repository: Repository, target: bytes, observer: Observer | None) -> 
     done = []
     for one, transaction in _of(repository, target):
         if transaction is None or one.state == "staging":
-            _clear(one)
+            _clear(one, transaction)
         elif one.state == "reverting":
             raise RestoreUnfinished(
                 f"the restore into {to_text(one.target)} is being taken back",
@@ -189,7 +193,7 @@ def abort(repository: Repository, target: bytes, observer: Observer | None) -> l
     done = []
     for one, transaction in _of(repository, target):
         if transaction is None or one.state == "staging":
-            _clear(one)
+            _clear(one, transaction)
         elif one.state == "removing":
             raise RestoreUnfinished(
                 f"the restore into {to_text(one.target)} was finished, but for what it replaced",

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use rustix::fs::{renameat, unlinkat, AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use super::exchange::{within, Kept};
 use crate::lock::lock;
 use crate::source;
 
@@ -56,9 +57,14 @@ fn entries(dir: BorrowedFd, names: &[Box<[u8]>], moved: &AtomicU64) -> io::Resul
     failure.map_or(Ok(()), Err)
 }
 
-/// Removes an empty directory.
+/// Removes an empty staging directory; the time of the one around it stays.
 pub(super) fn directory(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
-    gone(unlinkat(dir, name, AtFlags::REMOVEDIR))
+    let kept = Kept::of(dir)?;
+    match within(dir, || unlinkat(dir, name, AtFlags::REMOVEDIR)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        done => done?,
+    }
+    kept.restore(dir)
 }
 
 fn gone(done: rustix::io::Result<()>) -> io::Result<()> {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::exchange::{aside_name, set_attributes};
+use super::exchange::{aside_name, set_attributes, within, Kept};
 use super::journal::{self, Action, Head, Record, State};
 use super::links::{Known, Staged};
 use super::patch::{self, Medium};
 use super::plan::{Item, Kind, Part, Plan};
 use super::prepare::{self, there, wanted_attributes, Prepared, Top};
+use super::remove;
 use super::ways::by_descriptor;
 use super::{Area, Transaction};
 use crate::error::{show, Error, Result};
@@ -63,6 +64,12 @@ pub(super) fn open_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result
     Ok(staging)
 }
 
+/// Whether there is a staging directory in an area.
+pub(super) fn stands(tops: &mut [Top], (top, path): &Area, name: &str) -> bool {
+    let found = tops[*top].ways.open(path).and_then(|dir| source::stat_at(dir, name.as_bytes()));
+    !matches!(found, Err(e) if e.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn hold(fd: &OwnedFd) -> Result<()> {
     match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN) => Err(Error::Busy("another process is restoring there right now".into())),
@@ -72,17 +79,27 @@ fn hold(fd: &OwnedFd) -> Result<()> {
 }
 
 fn make_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result<Vec<OwnedFd>> {
-    for (top, path) in areas {
-        let shown = crate::error::show_path(&tops[*top].path);
-        let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
-        let dir = tops[*top].ways.open(path).map_err(failed)?;
-        match mkdirat(dir, name, Mode::from_raw_mode(0o700)) {
-            Err(Errno::ACCESS) if super::exchange::make_writable(dir) => mkdirat(dir, name, Mode::from_raw_mode(0o700)),
-            made => made,
+    let made = areas.iter().try_for_each(|area| make_area(tops, area, name));
+    let opened = made.and_then(|()| open_areas(tops, areas, name));
+    if opened.is_err() {
+        for (top, path) in areas {
+            let _ = tops[*top].ways.open(path).and_then(|dir| remove::directory(dir, name.as_bytes()));
         }
-        .map_err(|e| failed(e.into()))?;
     }
-    open_areas(tops, areas, name)
+    opened
+}
+
+fn make_area(tops: &mut [Top], (top, path): &Area, name: &str) -> Result<()> {
+    let shown = crate::error::show_path(&tops[*top].path);
+    let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
+    let dir = tops[*top].ways.open(path).map_err(failed)?;
+    let kept = Kept::of(dir).map_err(failed)?;
+    within(dir, || mkdirat(dir, name, Mode::from_raw_mode(0o700))).map_err(failed)?;
+    kept.restore(dir).map_err(|error| {
+        let _ = remove::directory(dir, name.as_bytes());
+        let _ = kept.restore(dir);
+        failed(error)
+    })
 }
 
 /// Makes staging directories and fills them. When that fails, they are removed.
@@ -209,14 +226,12 @@ impl Filling<'_> {
         self.result.others += restored.others;
         self.result.bytes += restored.bytes;
         self.result.verified_files += restored.verified_files;
-        let is_loss =
-            |problem: &&Problem| matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link");
-        if let Some(problem) = restored.problems.iter().find(is_loss).filter(|_| !self.options.goes_on) {
+        // What the store does not have may be why others are missing.
+        let problems = &restored.problems;
+        let loss = problems.iter().find(|one| one.is_damage()).or(problems.iter().find(|one| one.is_loss()));
+        if let Some(problem) = loss.filter(|_| !self.options.goes_on) {
             let text = format!("cannot restore {}: {}", show(&problem.path), problem.reason);
-            return Err(match &problem.what[..] {
-                "content" | "directory" | "link" => Error::Damaged(text),
-                _ => Error::TargetInvalid(text),
-            });
+            return Err(if problem.is_damage() { Error::Damaged(text) } else { Error::TargetInvalid(text) });
         }
         self.result.problem_count += restored.problem_count;
         let below = &self.parts[part].wanted.below;
