@@ -9,7 +9,7 @@ use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOpera
 use rustix::io::Errno;
 
 use super::exchange::{aside_name, set_attributes, within, Kept};
-use super::journal::{self, Action, Head, Record, State};
+use super::journal::{self, Action, Attributes, Head, Record, State};
 use super::links::{Known, Staged};
 use super::patch::{self, Medium};
 use super::plan::{Item, Kind, Part, Plan};
@@ -246,11 +246,19 @@ impl Filling<'_> {
 
     /// Enters the inodes of what is staged. What could not be had is taken out of the plan.
     fn note_inodes(&mut self, transaction: &mut Transaction) -> Result<()> {
-        let Transaction { records, staging, .. } = transaction;
+        let Transaction { tops, records, staging, .. } = transaction;
         let mut failed = None;
         records.retain_mut(|record| {
             let slot = match &mut record.action {
                 Action::Create { staged } | Action::Replace { staged, .. } => staged,
+                Action::Attributes { found, pair } if found.ctime.is_some() => {
+                    if let Some(stat) = linked_since(&mut tops[record.top], &record.path, found.ino) {
+                        // The renames of its new links change it again. What else happened until now is seen here.
+                        let was = Attributes { xattrs: None, ..pair[1].clone() };
+                        found.ctime = found.ctime.filter(|_| there(&stat, None) != was);
+                    }
+                    return true;
+                }
                 _ => return true,
             };
             match source::stat_at(staging[record.area].as_fd(), staged_name(record.number).as_bytes()) {
@@ -373,6 +381,12 @@ impl Filling<'_> {
 
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
+/// What is at `path`, if it had one link, and has more since staged files were made links of it: that changed its ctime.
+fn linked_since(top: &mut Top, path: &[u8], ino: u64) -> Option<source::Stat> {
+    let (dir, name) = top.ways.parent_of(path).ok()?;
+    source::stat_at(dir, name).ok().filter(|stat| stat.ino == ino && stat.links > 1)
 }
 
 fn create(dir: BorrowedFd, name: &str) -> Result<OwnedFd> {
