@@ -30,11 +30,11 @@ def test_a_figure_has_three_digits_that_mean_something(value: float, shown: str)
 
 def _run(**walls: float) -> targets.Run:
     """One run's records; `rollback_restic` is a step and a tool."""
-    names = {name: tuple(name.split("_")) for name in walls}
-    return {
-        (names[name][0], names[name][1]): Record(*names[name], 0, wall)
-        for name, wall in walls.items()
-    }
+    records = {}
+    for name, wall in walls.items():
+        step, tool = name.split("_")
+        records[step, tool] = Record(step, tool, 0, wall)
+    return records
 
 
 def test_a_peer_that_takes_two_steps_is_judged_by_both() -> None:
