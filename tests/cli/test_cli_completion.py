@@ -36,7 +36,7 @@ def texts(snap: Snap, line: str, shell: str = "bash", **environment: str) -> lis
 def test_commands(snap: Snap) -> None:
     assert {"create", "list", "doctor"} <= set(texts(snap, "snap "))
     assert answers(snap, "snap re") == [
-        ["plain", "restore", "Restore a snapshot, or part of it, to a new or empty directory."],
+        ["plain", "restore", "Put a snapshot, or part of it, back in place, or elsewhere."],
         ["plain", "reindex", "Rebuild the local index from the store's objects."],
     ]
 

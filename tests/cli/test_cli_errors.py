@@ -105,7 +105,7 @@ def test_trouble_with_a_file_is_told_without_its_number(
         *("create --image ~/files", "create ~/files --tag=", "create --stdin-from x=false"),
         *("cat first", "cat first:none", "diff first ~/none", "diff first none", "find * --type x"),
         *("find * --larger-than x", "find * --newer-than x", "list --name [", "list --format {x}"),
-        *("log /none", "du none", "restore first", "restore first --target ~/files"),
+        *("log /none", "du none", "undo", "restore first --target ~/files/data.bin"),
         *("restore first --target ~/none/none", "export first:none", "export first -o ~/none/x"),
         *("import-tar ~/none", "import-tar ~/files", "check --time-limit x", "check --read-data=x"),
         *("crate", "list --nmae x", "list --sort x", "stats x", "log", "completion tcsh"),

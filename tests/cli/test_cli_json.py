@@ -19,6 +19,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "path": (str,),
     "time": (str,),
     "snapshot": (dict,),
+    "plan": (dict,),
 }
 
 
@@ -138,6 +139,32 @@ def test_restore(filled: Snap) -> None:
     restored = document(filled, "restore", "first", "--target", "back2", status=3)
     agree(restored, "snap restore")
     assert restored["problems"]
+
+
+def test_restore_in_place(filled: Snap, files: Path) -> None:
+    (files / "docs" / "note.txt").write_text("other")
+    for options in (["--dry-run"], ["--strategy", "merge"], []):
+        status = 0
+        restored = document(filled, "restore", "first", *options, status=status)
+        agree(restored, "snap restore")
+        agree(restored["plan"], "plan")
+    filled("create", files)
+    (files / "docs" / "note.txt").write_text("others")
+    restored = document(filled, "restore", "first", "--strategy", "merge")
+    agree(restored, "snap restore")
+    undone = document(filled, "undo")
+    agree(undone, "snap restore")
+
+
+def test_conflict(filled: Snap, files: Path) -> None:
+    note = files / "docs" / "note.txt"
+    note.write_text("second")
+    filled("create", files)
+    note.write_text("third one")
+    restored = document(filled, "restore", "first", "--strategy", "merge", status=4)
+    (conflict,) = restored["conflicts"]
+    agree(conflict, "conflict")
+    assert conflict["taken"] == "live"
 
 
 def test_export(odd: Snap) -> None:

@@ -57,25 +57,17 @@ def test_empty_target_is_used(filled: Snap, files: Path) -> None:
     assert same(files, filled.home / "back")
 
 
-def test_target_not_empty(filled: Snap, files: Path) -> None:
-    run = filled("restore", "first", "--target", files)
-    assert run.status == 1
-    assert "~/files" in str(run)
-    assert "snap: hint: " in str(run)
-
-
 def test_target_is_a_file(filled: Snap, files: Path) -> None:
     run = filled("restore", "first", "--target", files / "data.bin")
     assert run.status == 1
     assert "snap: error: " in str(run)
 
 
-def test_target_is_missing(filled: Snap) -> None:
-    assert str(filled("restore", "first")) == (
+def test_without_a_reference(filled: Snap) -> None:
+    assert str(filled("restore")) == (
         "--- stderr\n"
-        "snap: error: where to? --target is missing\n"
-        "snap: hint: name a new or empty directory;"
-        " restoring in place is not in this version yet\n"
+        "snap: error: which snapshot? REF is missing\n"
+        "snap: hint: snap list shows them\n"
         "--- status 2\n"
     )
 

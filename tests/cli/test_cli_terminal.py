@@ -184,7 +184,7 @@ def test_less_shows_short_output_and_ends(filled: Snap) -> None:
 @pytest.mark.needs("less")
 def test_less_is_left_with_a_key(filled: Snap, files: Path) -> None:
     for number in range(300):
-        (files / f"{number}").touch()
+        (files / f"file-{number}").touch()
     filled("create", files)
     text, status = on_terminal(
         [*command(), "ls", "-R", "latest"],
@@ -192,5 +192,5 @@ def test_less_is_left_with_a_key(filled: Snap, files: Path) -> None:
         keys=[(b":", b"q")],
     )
     assert status == 0
-    assert b"299" not in text
+    assert b"file-299" not in text
     assert b"Traceback" not in text

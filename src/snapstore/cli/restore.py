@@ -50,7 +50,7 @@ def command(
     abort: str | None,
     **options: Any,
 ) -> int:
-    """Put a snapshot, or part of it, back where it was taken, or into a target.
+    """Put a snapshot, or part of it, back in place, or elsewhere.
 
     In place only what differs is changed: all of it, or nothing. What was there is kept in a
     safety snapshot, and `snap undo` brings it back. Paths that the snapshot does not have stay,

@@ -22,10 +22,11 @@ from snapstore.cli.values import PATH
 @restoring.options
 @click.pass_obj
 def command(settings: Settings, /, target: str | None, **options: Any) -> int:
-    """Take back the last restore: of TARGET, or of all.
+    """Take back the last restore.
 
-    Everything is as it was before it, what it deleted and what it replaced included. What was
-    changed since counts as a conflict (--strategy). Undoing an undo restores again.
+    That of TARGET, or the last of all. Everything is as it was before it, what it deleted and what
+    it replaced included. What was changed since counts as a conflict (--strategy). Undoing an undo
+    restores again.
     """
     with open_store(settings, "rw") as store, reporter(settings) as progress:
         result = store.undo(target, progress=progress, **restoring.arguments(settings, **options))

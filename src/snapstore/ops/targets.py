@@ -1,6 +1,7 @@
 """Targets: which place on disk each part of a snapshot is restored to, and which are refused."""
 
 import os
+import pwd
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,20 @@ def at_target(
         if at == target and root.kind != "directory" and not _is_content_target(target):
             at = target + b"/" + places.components(root.path)[-1]
         steps.append(Step(root, at, _paths(chosen, root)))
+    _check_types(reader, steps)
     return steps
+
+
+def _check_types(reader: "_native.Reader", steps: Sequence[Step]) -> None:
+    """TargetInvalid where a file was named and a directory is to be restored: that is a mistake."""
+    for step in steps:
+        if os.path.lexists(step.target) and not os.path.isdir(step.target):
+            entry = places.walk(reader, step.root, step.strip or b"")
+            if entry is not None and entry.type == "directory":
+                raise TargetInvalid(
+                    f"the target {to_text(step.target)} is not a directory",
+                    hint="name a directory, or a file of the snapshot (REF:PATH)",
+                )
 
 
 def in_place(
@@ -170,11 +184,17 @@ def check_place(path: bytes) -> None:
         raise TargetRefused(f"{to_text(path)} is {why}", hint="--force does it anyway")
 
 
+def _home() -> bytes | None:
+    try:
+        return os.path.realpath(os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir))
+    except KeyError:
+        return None
+
+
 def _refusals(path: bytes) -> Iterator[str]:
     if path == b"/":
         yield "the whole system"
-    home = os.environb.get(b"HOME")
-    if home and os.path.realpath(home) == path:
+    if path == _home():
         yield "your home directory"
     if path != b"/" and os.path.ismount(path):
         yield "a mount point"
