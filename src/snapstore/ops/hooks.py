@@ -1,5 +1,6 @@
 """Hooks: commands that a caller has run around a restore, such as one that stops a service."""
 
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,8 @@ class _Hooks:
             code = commands.run(command, self._variables("before"), stop)
         except KeyboardInterrupt:
             raise Cancelled("interrupted") from None
+        if code == -signal.SIGINT:  # Ctrl-C, which it got as well
+            raise Cancelled("interrupted")
         if code:
             shown = commands.shown(command)
             raise CommandFailed(
