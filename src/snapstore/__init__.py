@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         DamagedObject,
         IndexDamaged,
         InvalidArgument,
+        JobNotFound,
         NoSpace,
         NotAStore,
         NothingToUndo,
@@ -75,6 +76,9 @@ if TYPE_CHECKING:
     )
     from snapstore.model.selection import PatternFile, Selection
     from snapstore.model.snapshot import Root, Snapshot
+    from snapstore.ops.points import RestorePoint
+    from snapstore.ops.streaming import RestoreEvents
+    from snapstore.repository.jobs import Job
 
 __version__ = "0.1.0"
 
@@ -89,6 +93,7 @@ _HOMES = {
         "DamagedObject",
         "IndexDamaged",
         "InvalidArgument",
+        "JobNotFound",
         "NoSpace",
         "NotAStore",
         "NothingToUndo",
@@ -142,6 +147,9 @@ _HOMES = {
     ),
     "snapstore.model.selection": ("PatternFile", "Selection"),
     "snapstore.model.snapshot": ("Root", "Snapshot"),
+    "snapstore.ops.points": ("RestorePoint",),
+    "snapstore.ops.streaming": ("RestoreEvents",),
+    "snapstore.repository.jobs": ("Job",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -181,6 +189,8 @@ __all__ = [
     "Health",
     "IndexDamaged",
     "InvalidArgument",
+    "Job",
+    "JobNotFound",
     "ListedEntry",
     "NoSpace",
     "NotAStore",
@@ -193,7 +203,9 @@ __all__ = [
     "PlannedStep",
     "Progress",
     "ReindexResult",
+    "RestoreEvents",
     "RestorePlan",
+    "RestorePoint",
     "RestoreResult",
     "RestoreUnfinished",
     "Root",

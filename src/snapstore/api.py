@@ -7,10 +7,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import snapstore
 from snapstore.base.arguments import Path_, several
-from snapstore.base.errors import InvalidArgument, SnapshotNotFound, StoreFailed, StoreForked
+from snapstore.base.errors import (
+    InvalidArgument,
+    JobNotFound,
+    SnapshotNotFound,
+    StoreFailed,
+    StoreForked,
+)
 from snapstore.base.units import duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal, Unpack
 
-    from snapstore.base.progress import Observer
+    from snapstore.base.progress import Observer, Progress
     from snapstore.base.units import Duration, Size
     from snapstore.model.entries import ListedEntry
     from snapstore.model.filters import Paths, Texts
@@ -42,6 +49,9 @@ if TYPE_CHECKING:
     )
     from snapstore.model.selection import Selection
     from snapstore.model.snapshot import Snapshot
+    from snapstore.ops.points import RestorePoint
+    from snapstore.ops.streaming import RestoreEvents
+    from snapstore.repository.jobs import Job
     from snapstore.repository.keys import Password
 
 __all__ = ["Store", "examine", "init", "open"]
@@ -128,6 +138,7 @@ class Store:
     def __init__(self, repository: Repository) -> None:
         self._opened: Repository | None = repository
         self._pid = os.getpid()
+        self._streams: WeakSet[RestoreEvents] = WeakSet()
         self.path: Path = repository.path
         self.id: str = repository.config.store.hex()
         self.writable: bool = repository.writable
@@ -145,7 +156,11 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Makes what is derived durable and lets go of the store. Closing twice is fine."""
+        """Makes what is derived durable and lets go of the store; takes back what `restore_stream`
+        has not finished. Closing twice is fine.
+        """
+        for stream in list(self._streams):
+            stream.cancel()
         repository, self._opened = self._opened, None
         if repository is not None and os.getpid() == self._pid:
             repository.close()
@@ -572,6 +587,17 @@ class Store:
         ConflictsFound, DamagedObject, NoSpace, Cancelled, OperationTimeout; then everything is as
         it was, but in a target that was empty. RestoreUnfinished when it is not.
         """
+        return self._restore(ref, target, paths, verify, options, observer=progress)
+
+    def _restore(
+        self,
+        ref: str,
+        target: Path_ | None,
+        paths: Sequence[Path_],
+        verify: bool,
+        options: Options,
+        **watch: Any,
+    ) -> RestoreResult:
         from snapstore.ops import restoring
 
         snapshot, within = self.resolve(ref)
@@ -583,9 +609,136 @@ class Store:
             paths=[os.fsencode(path) for path in several("paths", paths)],
             verify=verify,
             tool=TOOL,
-            observer=progress,
+            options=options,
+            **watch,
+        )
+
+    def restore_stream(
+        self,
+        ref: str,
+        *,
+        target: Path_ | None = None,
+        paths: Sequence[Path_] = (),
+        verify: bool = False,
+        progress: Observer | None = None,
+        **options: Unpack[Options],
+    ) -> RestoreEvents:
+        """As `restore`, in a thread of its own, as an iterator of events: `plan`, `progress`,
+        `conflict`, `verified`, `file` (each path that was changed), then `done` with the result, or
+        `failed` with the error, which is not raised: not even one in the arguments.
+
+        Nothing begins before the first `next`; from then on an event comes at least each second.
+        The restore is finished only when all events but the last were read: until then closing the
+        iterator, losing it, or `cancel` from another thread takes it back, and waits for that. What
+        was written into a target that was empty stays. `progress`, `approve` and a `resolver` are
+        called in the thread of the restore.
+        """
+        from snapstore.ops.streaming import RestoreEvents
+
+        def work(observer: Observer, **watch: Any) -> RestoreResult:
+            def observe(now: Progress) -> None:
+                observer(now)
+                if progress is not None:
+                    progress(now)
+
+            return self._restore(ref, target, paths, verify, options, observer=observe, **watch)
+
+        events = RestoreEvents(work)
+        self._streams.add(events)
+        return events
+
+    def restore_detached(
+        self,
+        ref: str,
+        *,
+        target: Path_ | None = None,
+        paths: Sequence[Path_] = (),
+        verify: bool = False,
+        **options: Unpack[Options],
+    ) -> Job:
+        """As `restore`, in a process of its own that runs on when this one ends; what to look it up
+        by comes back at once. Its environment and working directory are those of this process.
+
+        Raises SnapshotNotFound, DamagedObject, InvalidArgument (a function among the options),
+        OperationDenied (a sealed store), StoreReadOnly (nowhere to keep it); what else `restore`
+        raises, the job ends with.
+        """
+        from snapstore.ops import jobs
+
+        snapshot, within = self.resolve(ref)
+        return jobs.start(
+            self._repository,
+            snapshot,
+            None if target is None else os.fsencode(target),
+            within=within,
+            paths=[os.fsencode(path) for path in several("paths", paths)],
+            verify=verify,
+            tool=TOOL,
             options=options,
         )
+
+    def jobs(self) -> list[Job]:
+        """Restores that were started by `restore_detached` (`--detach`), the newest first. Those
+        that ended are forgotten after 30 days.
+        """
+        found = self._repository.jobs
+        return found.all() if found is not None else []
+
+    def job(self, id: str) -> Job:
+        """One of them, by its id or 4 or more characters of its end or beginning. Raises
+        JobNotFound.
+        """
+        found = self._repository.jobs
+        if found is None:
+            raise JobNotFound(f"there is no job '{id}'")
+        return found.find(id)
+
+    def restore_point(
+        self,
+        *paths: Path_,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        force: bool = False,
+        progress: Observer | None = None,
+        **selection: Unpack[Selection],
+    ) -> RestorePoint:
+        """A context manager that takes a snapshot of `paths`, of the kind `system`, and restores it
+        when the block raises anything, KeyboardInterrupt too: exactly, in place, without asking.
+        Then the exception goes on, with a note. Without one nothing is changed; the snapshot stays.
+
+        All below the paths is taken, unless a `selection` leaves it out: what is left out is not
+        restored. `force`: also `/`, the home directory, mount points, stores. Ctrl-C does not stop
+        the way back. If that fails, the note says so, and `failure` why. Entering raises what
+        `create` raises, SourceUnreadable for anything that cannot be read, TargetRefused,
+        RestoreUnfinished.
+        """
+        from snapstore.ops import points, targets, unfinished
+
+        wanted = [os.path.abspath(os.fsencode(path)) for path in paths]
+        chosen: Selection = {"ignore_files": False, **selection}
+
+        def take() -> CreateResult:
+            real = [targets.real_place(path) for path in wanted]
+            for path in [] if force else real:
+                targets.check_place(path)
+            unfinished.require_none(real)
+            return self.create(
+                *wanted,
+                name=name,
+                tags=tags,
+                description=description,
+                metadata=metadata,
+                kind="system",
+                progress=progress,
+                **chosen,
+            )
+
+        def go_back(snapshot: Snapshot) -> RestoreResult:
+            return self.restore(snapshot.id, delete=True, force=True)
+
+        return points.RestorePoint(take, go_back)
 
     def undo(
         self,

@@ -48,6 +48,7 @@ EXIT_CODES = {
     "timeout": 15,
     "no-space": 1,
     "storage-error": 1,
+    "job-not-found": 13,
     "invalid-argument": 2,
     "command-failed": 1,
     "store-forked": 1,

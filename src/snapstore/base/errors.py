@@ -148,6 +148,14 @@ class PathNotFound(SnapstoreError):
     exit_code = 13
 
 
+class JobNotFound(SnapstoreError):
+    """No job answers to the id, or several do: then `fields["candidates"]` lists them."""
+
+    kind = "job-not-found"
+    exit_code = 13
+    usual_hint = "jobs lists those that there are"
+
+
 class InvalidArgument(SnapstoreError):
     """An argument has no meaning here."""
 

@@ -235,6 +235,17 @@ def recorded(ctx: click.Context, field: str, incomplete: str) -> Items:
     return []
 
 
+def jobs(ctx: click.Context, incomplete: str) -> Items:
+    """Ids of jobs, the newest first."""
+    with contextlib.suppress(Exception), open_store(_settings(ctx), "r") as store:
+        return [
+            CompletionItem(job.id, help=f"{job.state} {os.fsdecode(job.target)}")
+            for job in store.jobs()
+            if job.id.startswith(incomplete)
+        ]
+    return []
+
+
 def _settings(ctx: click.Context) -> Settings:
     return ctx.find_object(Settings) or Settings()
 

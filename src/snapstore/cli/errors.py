@@ -109,6 +109,8 @@ def _tell(failure: Failure, settings: Settings) -> None:
         text = render.complaint("error", failure.message)
         if failure.hint:
             text += "\n" + render.complaint("hint", failure.hint)
+        for warning in failure.fields.get("warnings", ()):
+            text += "\n" + render.complaint("warning", warning)
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "du": "Show what snapshots take, and what each alone holds.",
     "restore": "Put a snapshot, or part of it, back in place, or elsewhere.",
     "undo": "Take back the last restore.",
+    "jobs": "List restores that run on by themselves, or show one.",
     "export": "Write a snapshot, or a part of it, as a tar or zip archive.",
     "import-tar": "Take a snapshot of what a tar archive holds.",
     "check": "Check the store, and name the files that damage hits.",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snapstore.cli import errors, left_out, render, restoring
+from snapstore.cli import errors, events, left_out, render, restoring
 from snapstore.cli.errors import Usage
 from snapstore.cli.progress import reporter
 from snapstore.cli.settings import Settings, declare
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Also over /, your home, mount points, stores.")
 @click.option("--resume", metavar="TARGET", type=PATH, help="Finish an interrupted restore.")
 @click.option("--abort", metavar="TARGET", type=PATH, help="Take an interrupted restore back.")
+@click.option("--detach", is_flag=True, help="Print a job's id, and go on by itself (snap jobs).")
+@click.option("--json-events", is_flag=True, help="Print what happens as lines of JSON.")
 @click.pass_obj
 def command(
     settings: Settings,
@@ -48,6 +50,8 @@ def command(
     force: bool,
     resume: str | None,
     abort: str | None,
+    detach: bool,
+    json_events: bool,
     **options: Any,
 ) -> int:
     """Put a snapshot, or part of it, back in place, or elsewhere.
@@ -63,31 +67,68 @@ def command(
     Exit status 3 means that something, such as an owner, could not be restored; each case is listed
     on stderr. 4: `--strategy merge` left conflicts.
     """
+    if detach + json_events + (resume is not None or abort is not None) > 1:
+        raise Usage("--detach, --json-events, --resume and --abort do not go together")
     if resume is not None or abort is not None:
         return _end(settings, resume, abort, ref)
     if ref is None:
         raise Usage("which snapshot? REF is missing", "snap list shows them")
     if delete_excluded and not delete:
         raise Usage("--delete-excluded is of use with --delete only")
+    how = {
+        "target": target,
+        "paths": [os.fsencode(path) for path in paths],
+        "delete": delete,
+        "delete_excluded": delete_excluded,
+        "force": force,
+        **restoring.arguments(settings, **options),
+    }
+    if detach:
+        return _detach(settings, ref, how)
+    if json_events:
+        return _stream(settings, ref, how)
     with (
         open_store(settings, "rw") as store,
         left_out.passed_over(store, settings, ref),
         reporter(settings) as progress,
     ):
-        result = store.restore(
-            ref,
-            target=target,
-            paths=[os.fsencode(path) for path in paths],
-            progress=progress,
-            delete=delete,
-            delete_excluded=delete_excluded,
-            force=force,
-            **restoring.arguments(settings, **options),
-        )
+        result = store.restore(ref, progress=progress, **how)
     headline = f"snapshot {result.snapshot[:8]} restored in {render.name(result.target)}"
     if result.in_place:
         return restoring.show(result, settings, headline=headline)
     return _show_new(result, settings)
+
+
+def _detach(settings: Settings, ref: str, how: dict[str, Any]) -> int:
+    """Leaves the restore to a process of its own; there is nobody to ask then."""
+    with open_store(settings, "rw") as store, left_out.passed_over(store, settings, ref):
+        job = store.restore_detached(ref, **{**how, "approve": None})
+    if settings.json:
+        render.document({"job": job.to_dict()})
+        return errors.OK
+    render.out(job.id)
+    if not settings.quiet:
+        render.note(f"snap: it goes on by itself; snap jobs {job.id} --follow shows how")
+    return errors.OK
+
+
+def _stream(settings: Settings, ref: str, how: dict[str, Any]) -> int:
+    """Prints events. Nothing is asked: what reads them is a program."""
+    settings.json = True  # then stderr holds nothing but an error
+    with (
+        open_store(settings, "rw") as store,
+        left_out.passed_over(store, settings, ref),
+        store.restore_stream(ref, **{**how, "approve": None}) as stream,
+    ):
+        try:
+            events.as_lines(stream)
+        except KeyboardInterrupt:
+            stream.cancel()
+            events.as_lines(stream)  # of which the last says that it is taken back
+        if stream.error is not None:
+            raise stream.error
+        assert stream.result is not None
+        return restoring.status(stream.result)
 
 
 def _end(settings: Settings, resume: str | None, abort: str | None, ref: str | None) -> int:
@@ -115,6 +156,8 @@ def _show_new(result: "RestoreResult", settings: Settings) -> int:
 def _print(result: "RestoreResult", settings: Settings) -> None:
     if not settings.quiet:
         _print_summary(result)
+    for warning in result.warnings:
+        render.warning(warning)
     if result.success:
         return
     render.warning(f"{render.amount(result.problem_count, 'thing')} could not be restored")

@@ -1,15 +1,11 @@
 """Restoring in place on the command line: its options, its question, and what it prints."""
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from snapstore.base.errors import CommandFailed
 from snapstore.cli import errors, render
 from snapstore.cli.settings import Settings
 
@@ -49,6 +45,10 @@ _OPTIONS = (
     ),
     click.option("--time-limit", metavar="TIME", help="Take it back when it lasts longer (10m)."),
     click.option("--verify", is_flag=True, help="Read everything back and compare."),
+    click.option("--hook-before", metavar="CMD", help="Run first; when it fails, do nothing."),
+    click.option("--hook-after", metavar="CMD", help="Run when it is done."),
+    click.option("--hook-failed", metavar="CMD", help="Run when it failed."),
+    click.option("--hook-finally", metavar="CMD", help="Run last, in any case."),
 )
 
 
@@ -70,40 +70,25 @@ def arguments(
     on_error: str,
     time_limit: str | None,
     verify: bool,
+    **hooks: str | None,
 ) -> dict[str, Any]:
     """Those options as arguments of the library."""
     asks = sys.stdin.isatty() and sys.stderr.isatty() and not yes
     return {
         "dry_run": dry_run,
         "strategy": strategy,
-        "resolver": None if resolver is None else _resolver(resolver),
+        "resolver": resolver,
         "safety": not no_safety,
         "on_error": on_error,
         "time_limit": time_limit,
         "verify": verify,
         "approve": _ask if asks else None,
+        "hooks": {
+            name.removeprefix("hook_"): command
+            for name, command in hooks.items()
+            if command is not None
+        },
     }
-
-
-def _resolver(command: str) -> "Callable[[Conflict], str]":
-    """Runs a command for each conflict: it gets it as JSON, and prints snapshot or live."""
-
-    def decide(conflict: "Conflict") -> str:
-        done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            input=json.dumps(conflict.to_dict()).encode(),
-            stdout=subprocess.PIPE,
-            check=False,
-            env={**os.environ, "SNAP_PATH": os.fsdecode(conflict.path)},
-        )
-        if done.returncode:
-            raise CommandFailed(
-                f"the resolver failed (exit status {done.returncode}): {command}",
-                hint="it prints snapshot or live; nothing was restored",
-            )
-        return done.stdout.decode(errors="replace").strip()
-
-    return decide
 
 
 def _ask(plan: "RestorePlan") -> bool:
@@ -139,6 +124,11 @@ def show(result: "RestoreResult", settings: Settings, *, headline: str) -> int:
         if not settings.quiet:
             _print_summary(result, settings, headline)
         _print_troubles(result, settings)
+    return status(result)
+
+
+def status(result: "RestoreResult") -> int:
+    """The exit status of a restore."""
     if result.conflicts_left:
         return errors.CONFLICTS
     return errors.OK if result.success else errors.PARTIAL

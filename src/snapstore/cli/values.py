@@ -86,6 +86,17 @@ class RecordedPath(click.types.StringParamType):
         return completing.recorded_paths(ctx, incomplete)
 
 
+class JobId(click.types.StringParamType):
+    """A job, completed from those that the store knows."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem[str]]":
+        from snapstore.cli import completing
+
+        return completing.jobs(ctx, incomplete)
+
+
 class Recorded(click.types.StringParamType):
     """A text that is completed from what the store's snapshots have in a field."""
 

@@ -1,6 +1,6 @@
 """Restoring in place: what a caller asks for, what is planned, and what came of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -9,6 +9,7 @@ from snapstore.base.units import Duration
 
 STRATEGIES = ("overwrite", "keep-original", "newer", "merge", "fail")
 ON_ERROR = ("rollback", "keep-going", "stop")
+HOOKS = ("before", "after", "failed", "finally")
 STEPS = ("create", "replace", "patch", "metadata", "type", "delete")
 
 
@@ -138,6 +139,10 @@ Approve = Callable[[RestorePlan], bool]
 Emit = Callable[[str, dict[str, Any]], None]
 
 
+Command = Sequence[str] | str
+"""A list is run as it is, a text by the shell."""
+
+
 class Options(TypedDict, total=False):
     """How a restore in place is done.
 
@@ -146,25 +151,33 @@ class Options(TypedDict, total=False):
 
     `strategy`: who wins where both sides changed: `overwrite` (the snapshot), `keep-original` (what
     is there), `newer`, `merge` (what only one side changed is taken from it, true conflicts stay as
-    they are), `fail` (nothing is done). `resolver` decides conflicts one by one.
+    they are), `fail` (nothing is done). `resolver` decides conflicts one by one: a function, or a
+    command that gets each as JSON, and prints what it decides.
 
     `safety`: a snapshot of what is there is made first, for `undo`. `on_error`: `rollback`,
     `keep-going` (what cannot be done is listed), `stop` (the journal stays, for `resume` and
     `abort`). `time_limit`: after it everything is taken back. `force`: also over `/`, the home
     directory, mount points, and stores. `approve`: is asked before anything is deleted, and where
     there are conflicts.
+
+    `hooks`: commands that are run `before` and `after` it, when it `failed`, and `finally`, which
+    comes last in any case. When `before` fails, nothing is restored; other failures are warnings.
+    They know SNAP_EVENT (which hook), SNAP_SNAPSHOT, SNAP_TARGET, SNAP_STATUS (`running`, `done`,
+    `partial`, `failed`) and SNAP_ERROR, and what they print goes to standard error. With `dry_run`
+    none is run.
     """
 
     delete: bool
     delete_excluded: bool
     strategy: str
-    resolver: Resolver | None
+    resolver: Resolver | Command | None
     safety: bool
     on_error: str
     force: bool
     dry_run: bool
     time_limit: Duration | None
     approve: Approve | None
+    hooks: Mapping[str, Command] | None
 
 
 @dataclass(frozen=True, slots=True)

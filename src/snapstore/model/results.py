@@ -1,13 +1,12 @@
 """Results: what the calls of the library give back, as plain values with `to_dict`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from snapstore.base.bytestext import path_fields
 from snapstore.base.errors import InvalidArgument
-from snapstore.model.restoring import Conflict, RestorePlan
+from snapstore.model.restoring import Command, Conflict, RestorePlan
 from snapstore.model.snapshot import Snapshot
 
 PathBytes = bytes
@@ -23,7 +22,7 @@ class Stream:
 
     name: str | bytes
     fd: Any = None
-    command: Sequence[str] | str | None = None
+    command: Command | None = None
 
     def __post_init__(self) -> None:
         if (self.fd is None) == (self.command is None):

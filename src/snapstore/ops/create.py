@@ -5,7 +5,6 @@ import grp
 import os
 import pwd
 import stat
-import subprocess
 import time as clock
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from snapstore.model.refs import PackRef, Refs
 from snapstore.model.results import CreateResult, Explanation, Stream
 from snapstore.model.selection import Selection
 from snapstore.model.snapshot import Root, Snapshot
-from snapstore.ops import archives
+from snapstore.ops import archives, commands
 from snapstore.ops.archives import Archive
 from snapstore.ops.running import Meter
 from snapstore.ops.selection import Place, Rules, listed_record, own_directories, places
@@ -349,14 +348,14 @@ class Taker:
             task = writer.take_stream(descriptor, mtime_ns=clock.time_ns())
             result = self.meter.wait(task, goes_on=True)
             return TakenRoot(name, result, stream={"name": bytestext.to_text(name), "exit": 0})
-        with _running(stream.command) as process:
+        with commands.running(stream.command) as process:
             assert process.stdout is not None
             task = writer.take_stream(process.stdout.fileno(), mtime_ns=clock.time_ns())
             result = self.meter.wait(task, goes_on=True)
             code = process.wait()
-        shown = _shown(stream.command)
+        shown = commands.shown(stream.command)
         if code:
-            how = f"exit status {code}" if code > 0 else f"signal {-code}"
+            how = commands.ending(code)
             raise CommandFailed(
                 f"the command for {bytestext.to_text(name)} failed ({how}): {shown}",
                 hint="nothing was committed",
@@ -563,32 +562,6 @@ def _comes_once(plan: Plan) -> bool:
     """Whether something cannot be read a second time."""
     streams = any(stream.fd is not None for stream in plan.streams)
     return streams or (plan.archive is not None and plan.archive.once)
-
-
-@contextlib.contextmanager
-def _running(command: Sequence[str] | str) -> "Iterator[subprocess.Popen[bytes]]":
-    """A command with its output in a pipe; ended when the block fails."""
-    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-    try:
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0
-        )
-    except (OSError, ValueError) as error:
-        raise CommandFailed(f"cannot run {_shown(command)}: {error}") from error
-    try:
-        yield process
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        assert process.stdout is not None
-        process.stdout.close()
-        process.wait()
-
-
-def _shown(command: Sequence[str] | str) -> str:
-    text = command if isinstance(command, str) else " ".join(command)
-    return bytestext.to_text(os.fsencode(text))
 
 
 def _owners(roots: Sequence[TakenRoot]) -> dict[str, Any]:

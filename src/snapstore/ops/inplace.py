@@ -6,8 +6,8 @@ docs/design/004-restore-in-place.md says why it is done in this order.
 import contextlib
 import os
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from snapstore import _native
@@ -28,6 +28,7 @@ from snapstore.model.restoring import (
     ON_ERROR,
     STRATEGIES,
     Approve,
+    Command,
     Conflict,
     Emit,
     PlannedStep,
@@ -38,7 +39,7 @@ from snapstore.model.restoring import (
 from snapstore.model.results import RestoreResult
 from snapstore.model.snapshot import Snapshot
 from snapstore.ops import create as creating
-from snapstore.ops import places, unfinished
+from snapstore.ops import hooks, places, unfinished
 from snapstore.ops.running import Meter
 from snapstore.ops.selection import Place, Rules
 from snapstore.ops.targets import Step, check_steps
@@ -81,10 +82,13 @@ class Request:
     stop: Callable[[], None] | None = None
     """Raises when the restore is to end."""
     emit: Emit = lambda event, data: None
+    settle: Callable[[], None] = lambda: None
+    """Called when everything is exchanged and told; raises when it is to be taken back."""
     observer: Observer | None = None
     moves_head: str | None = None
     """The head afterwards; None: as it was."""
     undoes: bool = False
+    hooks: Mapping[str, Command] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -112,7 +116,13 @@ def restore(repository: Repository, request: Request) -> RestoreResult:
     _check(request)
     check_steps(request.steps, force=request.force)
     unfinished.require_none(repository, [step.target for step in request.steps])
-    return _Restoring(repository, request).run()
+    return hooks.around(
+        {} if request.dry_run else request.hooks,
+        request.snapshot.id,
+        request.target,
+        lambda: _Restoring(repository, request).run(),
+        request.stop,
+    )
 
 
 def _check(request: Request) -> None:
@@ -421,10 +431,7 @@ class _Restoring:
             verify=self.request.verify,
             goes_on=self.request.on_error == "keep-going",
         )
-        transaction = self.meter.wait(task)
-        if self.request.verify:
-            self.request.emit("verified", {"files": transaction.verified_files})
-        return transaction
+        return self.meter.wait(task)
 
     def _note(self, safety: str | None) -> dict[str, Any]:
         """What is kept in the journal for whoever finds it."""
@@ -442,9 +449,15 @@ class _Restoring:
         }
 
     def _apply(self, transaction: "_native.Transaction") -> list[tuple[bytes, str, str]]:
-        goes_on = self.request.on_error == "keep-going"
+        request, goes_on = self.request, self.request.on_error == "keep-going"
         try:
-            return self.meter.wait(transaction.apply(goes_on=goes_on))
+            if request.verify:
+                request.emit("verified", {"files": transaction.verified_files})
+            problems = self.meter.wait(transaction.apply(goes_on=goes_on))
+            for step in self._all_steps():
+                request.emit("file", step.to_dict())
+            request.settle()
+            return problems
         except BaseException as error:
             if self.request.on_error == "stop" and not isinstance(error, Cancelled):
                 raise _stopped(self.request.target, error) from error
@@ -474,8 +487,6 @@ class _Restoring:
         safety: str | None,
         problems: list[tuple[bytes, str, str]],
     ) -> RestoreResult:
-        for step in self._all_steps():
-            self.request.emit("file", step.to_dict())
         if self.keeps:
             where = ", ".join(to_text(path) for path in transaction.places)
             self.warnings.append(

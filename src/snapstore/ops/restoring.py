@@ -1,5 +1,6 @@
 """Restoring: to a new place or over what is there, back to before, and a point to come back to."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from snapstore.base.units import duration_s
 from snapstore.model.restoring import Emit, Options
 from snapstore.model.results import RestoreResult
 from snapstore.model.snapshot import Snapshot, require_ready
-from snapstore.ops import inplace, targets, undo
+from snapstore.ops import commands, hooks, inplace, targets, undo
 from snapstore.ops import restore as fresh
 from snapstore.ops.create import user
 from snapstore.ops.inplace import Request
@@ -32,6 +33,7 @@ def restore(
     options: Options,
     emit: Emit | None = None,
     stop: Callable[[], None] | None = None,
+    settle: Callable[[], None] | None = None,
 ) -> RestoreResult:
     """Restores into `target`, or to where everything was taken."""
     require_ready(snapshot)
@@ -40,7 +42,8 @@ def restore(
         target = os.path.abspath(target)
         targets.check_not_store(repository, target)
         if _vacant(target) and not options.get("dry_run", False):
-            return fresh.restore(
+            write = functools.partial(
+                fresh.restore,
                 repository,
                 snapshot,
                 target,
@@ -51,6 +54,7 @@ def restore(
                 stop=stop,
                 time_limit_s=_time_limit_s(options),
             )
+            return hooks.around(known["hooks"], snapshot.id, target, write, stop)
         target = os.path.realpath(target)
     else:
         targets.check_host(repository, snapshot)
@@ -79,6 +83,7 @@ def restore(
         moves_head=snapshot.id if whole else None,
         emit=emit or _silent,
         stop=stop,
+        settle=settle or _nothing,
         observer=observer,
         **known,
     )
@@ -95,6 +100,7 @@ def take_back(
     options: Options,
     emit: Emit | None = None,
     stop: Callable[[], None] | None = None,
+    settle: Callable[[], None] | None = None,
 ) -> RestoreResult:
     """Takes back the last restore into `target`, or the last one of all. NothingToUndo, and what
     `restore` raises.
@@ -116,6 +122,7 @@ def take_back(
         undoes=True,
         emit=emit or _silent,
         stop=stop,
+        settle=settle or _nothing,
         observer=observer,
         **_known({**options, "force": True}),
     )
@@ -131,6 +138,10 @@ def _known(options: Options) -> dict[str, Any]:
     handed = names - {"delete", "delete_excluded", "time_limit"}
     known = {name: value for name, value in options.items() if name in handed}
     known["time_limit_s"] = _time_limit_s(options)
+    known["hooks"] = hooks.checked(options.get("hooks"))
+    resolver = options.get("resolver")
+    if resolver is not None and not callable(resolver):
+        known["resolver"] = commands.resolver(resolver)
     if options.get("delete_excluded"):
         if not options.get("delete"):
             raise InvalidArgument("delete_excluded is of use with delete only")
@@ -144,6 +155,10 @@ def _time_limit_s(options: Options) -> float | None:
 
 
 def _silent(event: str, data: dict[str, Any]) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass
 
 
@@ -163,9 +178,7 @@ def _vacant(target: bytes) -> bool:
 
 def _resolved(step: Step) -> Step:
     """With the real path of the directory around the target: links in it are followed once."""
-    above, name = os.path.split(step.target)
-    real = os.path.join(os.path.realpath(above), name) if name else step.target
-    return Step(step.root, real, step.paths, step.strip)
+    return Step(step.root, targets.real_place(step.target), step.paths, step.strip)
 
 
 def _source(repository: Repository, steps: Sequence[Step]) -> str:

@@ -186,8 +186,8 @@ def check_steps(steps: Sequence[Step], *, force: bool) -> None:
     directory around a place is missing.
     """
     for step in steps:
-        for why in [] if force or step.paths is not None else _refusals(step.target):
-            raise TargetRefused(f"{to_text(step.target)} is {why}", hint="--force does it anyway")
+        if not force and step.paths is None:
+            check_place(step.target)
         above = os.path.dirname(step.target)
         try:
             if not stat.S_ISDIR(os.lstat(above).st_mode):
@@ -199,6 +199,18 @@ def check_steps(steps: Sequence[Step], *, force: bool) -> None:
             ) from None
         except PermissionError as error:
             raise TargetDenied(f"{to_text(above)} cannot be read") from error
+
+
+def real_place(path: bytes) -> bytes:
+    """A place with the links on the way to it followed, but not one that is there."""
+    above, name = os.path.split(path)
+    return os.path.join(os.path.realpath(above), name) if name else path
+
+
+def check_place(path: bytes) -> None:
+    """TargetRefused for a place over which nobody restores by accident."""
+    for why in _refusals(path):
+        raise TargetRefused(f"{to_text(path)} is {why}", hint="--force does it anyway")
 
 
 def _home() -> bytes | None:

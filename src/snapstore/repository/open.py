@@ -42,6 +42,7 @@ from snapstore.repository.objects import (
 if TYPE_CHECKING:
     from snapstore.index import DedupView, Index, PackRow
     from snapstore.repository.heads import Heads
+    from snapstore.repository.jobs import Jobs
     from snapstore.repository.session import Session
     from snapstore.repository.statcache import StatCaches
 
@@ -226,6 +227,18 @@ class Repository:
         self.objects.clean()
         if self.local == self.path / "local":
             self.objects.make_reserve(self.local)
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Where what is derived goes when it cannot be in the store."""
+        return self._cache_dir
+
+    @property
+    def jobs(self) -> "Jobs | None":
+        """Restores that run on by themselves; None where nothing derived is kept."""
+        from snapstore.repository.jobs import Jobs
+
+        return Jobs(self.local) if self.local else None
 
     @property
     def heads(self) -> "Heads | None":
