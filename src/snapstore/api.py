@@ -723,7 +723,7 @@ class Store:
             real = [targets.real_place(path) for path in wanted]
             for path in [] if force else real:
                 targets.check_place(path)
-            unfinished.require_none(real)
+            unfinished.require_none(self._repository, real)
             return self.create(
                 *wanted,
                 name=name,
