@@ -84,7 +84,8 @@ class Operations:
     ) -> Outcome:
         """One operation. `at`: which call meets what `mode` says: `kill`, `fail` (with `error`),
         `pass over`; `for_good`: later ones too; `first`: calls before one with such a name do not
-        count.
+        count. `forgotten`: the first call with such a line in the log is passed over. `mutant`: a
+        step that is taken out of the library.
         """
         request = {"store": os.fspath(store), "op": op, "arguments": arguments, **failure}
         line = json.dumps({**request, "options": options or {}}) + "\n"

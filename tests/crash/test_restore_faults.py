@@ -191,7 +191,7 @@ def places_of(log: Sequence[str]) -> dict[str, int]:
     """Calls of a restore that was not disturbed at which it is in the midst of something."""
     exchanges = [at for at, line in enumerate(log, 1) if line.startswith("renameat2 ")]
     states = [at for at, line in enumerate(log, 1) if line == "renameat state.new state"]
-    deletions = [at for at in exchanges if log[at - 1].split("/")[0][-2:] == " 0"]
+    deletions = [at for at in exchanges if log[at - 1].rpartition(" ")[2].startswith("0/")]
     return {
         "staging": exchanges[0] // 2,
         "deleting": deletions[len(deletions) // 2],
@@ -336,3 +336,96 @@ def test_each_error_at_every_call(
     sweep_errors(
         scene, operations, lambda at: code, count(1), lambda at: WAYS, for_good=for_good, first=""
     )
+
+
+# The same with a step left out: would it be seen?
+
+
+def forgets(scene: Scene, operations: Operations, log: list[str], mutant: str) -> tuple[str, Judge]:
+    """Carries out a restore without a step, and all that goes with it; in what it is to be seen."""
+    judge = Judge(scene)
+    at = places_of(log)
+    restore = {"options": RESTORE, "first": STAGING}
+
+    def killed(place: str, **more: Any) -> Outcome:
+        scene.renew()
+        failure = {"at": at[place], **restore, **more}
+        return operations.run(scene.store, "restore", scene.id, **failure)
+
+    match mutant:
+        case "none":
+            judge.judge(killed("exchanging"), "resume", mutant)
+            assert killed("exchanging").was_killed
+            abort = operations.run(scene.store, "abort", str(scene.top))
+            judge.judge(abort, "abort", mutant, "before")
+            scene.renew()
+            failure = {"at": at["exchanging"], "mode": "fail", "error": errno.EIO}
+            done = operations.run(scene.store, "restore", scene.id, **restore, **failure)
+            judge.judge(done, "abort", mutant)
+            return "", judge
+        case "ready is never written":
+            done = killed("exchanging", forgotten="renameat state.new state")
+            judge.judge(done, "resume", mutant)
+            return "while it was staged: not as before", judge
+        case "entries are exchanged before they are complete":
+            scene.renew()
+            done = operations.run(scene.store, "restore", scene.id, forgotten="pwritev ", **restore)
+            judge.judge(done, "resume", mutant)
+            return "", judge
+        case "something that was deleted is not brought back":
+            assert killed("exchanging").was_killed
+            first = next(line for line in log if line.startswith("renameat2 "))
+            name, _, number = first.removeprefix("renameat2 ").rpartition(" ")
+            line = f"renameat2 {number} {name}"
+            abort = operations.run(scene.store, "abort", str(scene.top), forgotten=line)
+            assert line in abort.log
+            judge.judge(abort, "abort", mutant, "before")
+            return "not as before", judge
+        case "a time is not set at the end":
+            scene.renew()
+            last = max(
+                i for i, line in enumerate(log[: at["applied"]], 1) if line[:9] == "utimensat"
+            )
+            failure = {"at": last, "mode": "pass over"}
+            done = operations.run(scene.store, "restore", scene.id, **restore, **failure)
+            judge.judge(done, "resume", mutant)
+            return "mtime_ns", judge
+        case "an error takes nothing back":
+            scene.renew()
+            failure = {"at": at["exchanging"], "mode": "fail", "error": errno.EIO}
+            done = operations.run(
+                scene.store, "restore", scene.id, mutant=mutant, **restore, **failure
+            )
+            errors = Errors(scene, errno.EIO, for_good=False)
+            errors.judge(done, "abort", mutant)
+            return "ready", errors
+        case "resuming only clears away":
+            assert killed("exchanging").was_killed
+            done = operations.run(scene.store, "resume", str(scene.top), mutant=mutant)
+            assert done.error is None, done.message
+            judge.judge(done, "resume", mutant)
+            return "", judge
+    raise ValueError(mutant)
+
+
+MUTANTS = [
+    "ready is never written",
+    "entries are exchanged before they are complete",
+    "something that was deleted is not brought back",
+    "a time is not set at the end",
+    "an error takes nothing back",
+    "resuming only clears away",
+]
+
+
+def test_a_forgotten_step_is_seen(scene: Scene, operations: Operations) -> None:
+    scene.renew()
+    options = {"options": RESTORE, "first": STAGING}
+    log = operations.run(scene.store, "restore", scene.id, **options).log
+    _, judge = forgets(scene, operations, log, "none")
+    judge.verdict()
+    for mutant in MUTANTS:
+        seen, judge = forgets(scene, operations, log, mutant)
+        assert judge.faults, f"{mutant}: nobody noticed"
+        assert all(seen in fault for fault in judge.faults), judge.faults
+        print(mutant, *judge.faults)
