@@ -12,18 +12,22 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import snapstore
+from snapstore.base.errors import RestoreUnfinished
 from tree_scan import Fact, Facts, differences, scan
 
 SERVER = Path(__file__).with_name("restore_server.py")
 PATIENCE_S = 60.0
 STAGING = ".snapstore-restore-"
+WAYS = ("resume", "abort")
+RESTORE = {"delete": True}
 PATCHED = b"large"
 """The file of which only a part is written, where it stands."""
 
@@ -49,6 +53,14 @@ class Outcome:
 
     def last(self, count: int = 6) -> str:
         return "\n".join(self.log[-count:])
+
+
+def build_trap(place: Path) -> Path:
+    """The library that asks about calls."""
+    library, source = place / "trap.so", Path(__file__).with_name("trap.c")
+    build = ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source]
+    subprocess.run(build, check=True)
+    return library
 
 
 class Operations:
@@ -335,9 +347,88 @@ def assert_whole(scene: Scene, found: Facts, *, announced: bool) -> None:
             assert substance(found.get(path)) in sides, (path, found.get(path))
 
 
-def is_as(expected: Facts, found: Facts) -> bool:
-    return not differences(expected, found)
-
-
 def only_time_of_top(lines: Sequence[str]) -> bool:
     return len(lines) == 1 and lines[0].startswith("b'': mtime_ns")
+
+
+def assert_unfinished(call: Callable[..., Any], top: Path) -> None:
+    try:
+        call(top)
+    except RestoreUnfinished:
+        return
+    raise AssertionError("it must not be possible")
+
+
+class Judge:
+    """What is found after a restore had trouble, and what becomes of it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.states: Counter[str] = Counter()
+        self.faults: list[str] = []
+
+    def may_miss_time(self, outcome: Outcome) -> bool:
+        """Whether it died between the call that made or removed a staging directory, and that which
+        sets the time of the directory around it again.
+        """
+        if not outcome.was_killed or len(outcome.log) < 2:
+            return False
+        call, name, *_ = outcome.log[-2].split(" ")
+        return call in ("mkdirat", "unlinkat") and name.startswith(STAGING)
+
+    def expect(self, what: str, expected: str, outcome: Outcome) -> None:
+        lines = differences(getattr(self.scene, expected), self.scene.look())
+        if lines and not (only_time_of_top(lines) and self.may_miss_time(outcome)):
+            raise AssertionError(f"{what}: not as {expected}:\n" + "\n".join(lines[:6]))
+
+    def judge(self, outcome: Outcome, way: str, name: str, then: str = "wanted") -> None:
+        """Notes what is wrong after `outcome`, and after going `way` from there. `then`: the tree
+        that is there when it came through.
+        """
+        try:
+            self.look(outcome, way, then)
+        except (AssertionError, snapstore.SnapstoreError) as error:
+            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            self.faults.append(f"{name}, {way}, after\n{outcome.last()}\n{kind}{error}\n")
+
+    def look(self, outcome: Outcome, way: str, then: str = "wanted") -> None:
+        scene = self.scene
+        with snapstore.open(scene.store) as store:
+            journals = store.unfinished(scene.top)
+            states = [journal.state for journal in journals]
+            self.states[",".join(states) or "none"] += 1
+            assert len(journals) == len(scene.staging()) <= 1, (states, scene.staging())
+            assert_whole(scene, scene.look(), announced=states in (["ready"], ["reverting"]))
+            if not states:
+                expected = "before" if outcome.error else then
+                if outcome.was_killed:
+                    is_former = not differences(scene.before, scene.look(), ignore=["mtime_ns"])
+                    expected = "before" if is_former else "wanted"
+                self.expect("without a journal", expected, outcome)
+                return
+            state = states[0]
+            if state == "staging":
+                self.expect("while it was staged", "before", outcome)
+            if way == "resume":
+                if state == "reverting":
+                    assert_unfinished(store.resume, scene.top)
+                    way = "abort"
+                else:
+                    store.resume(scene.top)
+                    after = "before" if state == "staging" else "wanted"
+            if way == "abort":
+                after = "before"
+                if state == "removing":
+                    assert_unfinished(store.abort, scene.top)
+                    store.resume(scene.top)
+                    self.expect("after resuming what was being removed", "wanted", outcome)
+                    store.undo(scene.top, delete=True)
+                else:
+                    store.abort(scene.top)
+            self.expect(f"{way} from {state}", after, outcome)
+            assert not store.unfinished(scene.top)
+            assert not scene.staging()
+
+    def verdict(self) -> None:
+        print(dict(self.states))
+        assert not self.faults, f"{len(self.faults)} faults:\n" + "\n".join(self.faults[:20])

@@ -12,7 +12,6 @@ death right after that was made or removed, before the time is set again: no cal
 import ast
 import errno
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
@@ -21,34 +20,30 @@ from typing import Any
 
 import pytest
 from restore_client import (
+    RESTORE,
     STAGING,
+    WAYS,
+    Judge,
     Operations,
     Outcome,
     Scene,
-    assert_whole,
+    build_trap,
     only_time_of_top,
 )
 
 import snapstore
-from snapstore.base.errors import RestoreUnfinished
 from tree_scan import differences
 
 pytestmark = pytest.mark.needs("seccomp", "xattr", "holes")
 
 SHARDS = 4
-WAYS = ("resume", "abort")
-RESTORE = {"delete": True}
 
 
 @pytest.fixture(scope="module")
 def trap(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]) -> Path:
     """The library that asks about calls."""
     require("cc")
-    library = tmp_path_factory.mktemp("trap") / "trap.so"
-    source = Path(__file__).with_name("trap.c")
-    build = ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source]
-    subprocess.run(build, check=True)
-    return library
+    return build_trap(tmp_path_factory.mktemp("trap"))
 
 
 @pytest.fixture
@@ -61,83 +56,6 @@ def operations(trap: Path) -> Iterator[Operations]:
 def scene(quick_path: Path) -> Iterator[Scene]:
     with Scene(quick_path) as scene:
         yield scene
-
-
-class Judge:
-    """What is found after a restore had trouble, and what becomes of it."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.states: Counter[str] = Counter()
-        self.faults: list[str] = []
-
-    def may_miss_time(self, outcome: Outcome) -> bool:
-        """Whether it died between the call that made or removed a staging directory, and that which
-        sets the time of the directory around it again.
-        """
-        if not outcome.was_killed or len(outcome.log) < 2:
-            return False
-        call, name, *_ = outcome.log[-2].split(" ")
-        return call in ("mkdirat", "unlinkat") and name.startswith(STAGING)
-
-    def expect(self, what: str, expected: str, outcome: Outcome) -> None:
-        lines = differences(getattr(self.scene, expected), self.scene.look())
-        if lines and not (only_time_of_top(lines) and self.may_miss_time(outcome)):
-            raise AssertionError(f"{what}: not as {expected}:\n" + "\n".join(lines[:6]))
-
-    def judge(self, outcome: Outcome, way: str, name: str, then: str = "wanted") -> None:
-        """Notes what is wrong after `outcome`, and after going `way` from there. `then`: the tree
-        that is there when it came through.
-        """
-        try:
-            self.look(outcome, way, then)
-        except (AssertionError, snapstore.SnapstoreError) as error:
-            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            self.faults.append(f"{name}, {way}, after\n{outcome.last()}\n{kind}{error}\n")
-
-    def look(self, outcome: Outcome, way: str, then: str = "wanted") -> None:
-        scene = self.scene
-        with snapstore.open(scene.store) as store:
-            journals = store.unfinished(scene.top)
-            states = [journal.state for journal in journals]
-            self.states[",".join(states) or "none"] += 1
-            assert len(journals) == len(scene.staging()) <= 1, (states, scene.staging())
-            assert_whole(scene, scene.look(), announced=states in (["ready"], ["reverting"]))
-            if not states:
-                expected = "before" if outcome.error else then
-                if outcome.was_killed:
-                    is_former = not differences(scene.before, scene.look(), ignore=["mtime_ns"])
-                    expected = "before" if is_former else "wanted"
-                self.expect("without a journal", expected, outcome)
-                return
-            state = states[0]
-            if state == "staging":
-                self.expect("while it was staged", "before", outcome)
-            if way == "resume":
-                if state == "reverting":
-                    with pytest.raises(RestoreUnfinished):
-                        store.resume(scene.top)
-                    way = "abort"
-                else:
-                    store.resume(scene.top)
-                    after = "before" if state == "staging" else "wanted"
-            if way == "abort":
-                after = "before"
-                if state == "removing":
-                    with pytest.raises(RestoreUnfinished):
-                        store.abort(scene.top)
-                    store.resume(scene.top)
-                    self.expect("after resuming what was being removed", "wanted", outcome)
-                    store.undo(scene.top, delete=True)
-                else:
-                    store.abort(scene.top)
-            self.expect(f"{way} from {state}", after, outcome)
-            assert not store.unfinished(scene.top)
-            assert not scene.staging()
-
-    def verdict(self) -> None:
-        print(dict(self.states))
-        assert not self.faults, f"{len(self.faults)} faults:\n" + "\n".join(self.faults[:20])
 
 
 def die(scene: Scene, operations: Operations, at: int, first: str = STAGING) -> Outcome:
