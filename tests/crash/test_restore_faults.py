@@ -284,9 +284,9 @@ def sweep_errors(
                 return
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_error_at_every_call(scene: Scene, operations: Operations, shard: int) -> None:
-    """One error at each call, of three kinds by turns."""
+@pytest.mark.parametrize("shard", range(0, SHARDS, 2))
+def test_error_at_each_other_call(scene: Scene, operations: Operations, shard: int) -> None:
+    """One error, of three kinds by turns."""
     places = count(shard + 1, SHARDS)
     sweep_errors(scene, operations, lambda at: CODES[at % 3], places, alternately)
 

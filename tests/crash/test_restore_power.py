@@ -16,7 +16,17 @@ from pathlib import Path
 
 import pytest
 from block_disk import FILE, Write, read_log
-from restore_client import RESTORE, STAGING, WAYS, Judge, Operations, Outcome, Scene, build_trap
+from restore_client import (
+    RESTORE,
+    STAGING,
+    WAYS,
+    Judge,
+    Operations,
+    Outcome,
+    Scene,
+    build_trap,
+    remove,
+)
 
 pytestmark = pytest.mark.needs("root", "mount", "loop", "fuse", "mkfs.ext4", "seccomp", "cc")
 
@@ -70,6 +80,7 @@ class Recording:
         self.scene, self.place = scene, place
         self.base, self.cut = place / "base", place / "cut"
         self.mount = place / "scene"
+        remove(self.mount)
         self.mount.mkdir()
         with open(self.base, "wb") as file:
             file.truncate(IMAGE_BYTES)
