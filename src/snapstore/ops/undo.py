@@ -61,16 +61,19 @@ def steps(safety: Snapshot) -> list[Step]:
     """
     found = []
     parts = safety.created_by.get("parts")
-    records = {part["path"]: part for part in parts} if isinstance(parts, list) else {}
+    records = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     for root in safety.roots:
-        record = records.get(to_text(root.path), {})
-        only = record.get("only")
+        about = [part for part in records if part.get("path") == to_text(root.path)]
+        whole = any("root" in part for part in about)
+        only: list[str] | None = [path for part in about for path in part.get("only", ())]
+        if not about or any("only" not in part for part in about):
+            only = None
         found.append(
             Step(
                 root,
                 root.path,
-                only=None if only is None else tuple(from_text(path) for path in only),
-                extras="delete-known" if "root" in record else "delete",
+                only=None if only is None else tuple(map(from_text, dict.fromkeys(only))),
+                extras="delete-known" if whole else "delete",
             )
         )
     return found
