@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import snapstore
 from restore_model import InTheWay, Model, Outcome, below, check_links, join, partition
-from snapstore import ConflictsFound, NothingToUndo, Store, TargetInvalid
+from snapstore import ConflictsFound, NothingToUndo, RestoreUnfinished, Store, TargetInvalid
 from snapstore.model.results import RestoreResult
 from tree_plans import Change, Plan, build, change_tree, changes, plan_entries, plans
 from tree_scan import Facts, assert_same, scan
@@ -115,9 +115,35 @@ def restore_and_back(
     after_again = scan(scope)
     assert_as(after, after_again, seen)
     last = store.restore(ref, **options)
-    assert last.plan is not None
-    assert last.plan.is_empty, last.plan.to_dict()["steps"]
+    if last.in_place:  # else the target is empty
+        assert last.plan is not None
+        assert last.plan.is_empty, last.plan.to_dict()["steps"]
     assert_same(after_again, scan(scope))
+
+
+def restore_unsaved(
+    store: Store, ref: str, scope: Path, expected: Facts, undo: Path, **options: Any
+) -> None:
+    """Without a safety snapshot: what a store that can be written does not keep is gone; one that
+    cannot has it kept beside the target.
+    """
+    before, saved = scan(scope), options.get("safety", True)
+    result = store.restore(ref, **options)
+    assert result.plan is not None and result.safety_snapshot is None
+    keeps = saved and not result.plan.is_empty
+    after = {path: fact for path, fact in scan(scope).items() if b".snapstore-" not in path}
+    assert_same(no_links(expected), no_links(after))
+    if not keeps:
+        with pytest.raises(NothingToUndo):
+            store.undo(undo)
+        return
+    with pytest.raises(RestoreUnfinished, match="kept in"):
+        store.restore(ref, **options)
+    store.undo(undo, dry_run=True)
+    assert store.undo(undo).problems == []
+    assert_same(before, scan(scope))  # all that was there: links to anything, too
+    with pytest.raises(NothingToUndo):
+        store.undo(undo)
 
 
 def check_whole(
@@ -129,6 +155,7 @@ def check_whole(
     strategy: str = "overwrite",
     delete: bool = False,
     hides: bool = False,
+    saves: str = "safety",
 ) -> None:
     """Two snapshots with changes after each; one of them is restored."""
     with workplace() as place:
@@ -168,6 +195,12 @@ def check_whole(
                 assert_same(around, scan(top.parent))
                 return
             expected, whole = placed(around, {b"tree": outcome})
+            if saves != "safety":
+                mode = "rw" if saves == "nothing" else "r"
+                options["safety"] = mode == "r"
+                with snapstore.open(place / "store", mode=mode) as again:
+                    restore_unsaved(again, id, top.parent, expected, top, **options)
+                return
             seen = (lambda path: not is_hidden(path)) if hides else None
             restore_and_back(store, id, top.parent, expected, whole, top, seen, **options)
             if strategy == "overwrite":
@@ -220,6 +253,22 @@ def test_strategies_decide_as_the_model_says(
 ) -> None:
     options = {"strategy": strategy, "delete": delete, "hides": hides}
     check_whole(tree, first, second, restored=restored, **options)
+
+
+@examples(40)
+@given(plans(), changes(), changes(), strategies, st.booleans(), st.booleans(), st.booleans())
+def test_without_a_safety_snapshot(
+    tree: list[Plan],
+    first: list[Change],
+    second: list[Change],
+    strategy: str,
+    delete: bool,
+    hides: bool,
+    reads: bool,
+) -> None:
+    options = {"strategy": strategy, "delete": delete, "hides": hides}
+    saves = "beside the target" if reads else "nothing"
+    check_whole(tree, first, second, restored=0, saves=saves, **options)
 
 
 # Parts, other places, several roots

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 from snapstore.base.bytestext import from_text, to_text
 from snapstore.base.errors import NothingToUndo
+from snapstore.model.restoring import Unfinished
 from snapstore.model.snapshot import Snapshot
+from snapstore.ops import unfinished
 from snapstore.ops.targets import Step
 from snapstore.repository.heads import Head
 from snapstore.repository.open import Repository
@@ -37,6 +39,18 @@ def last(repository: Repository, target: bytes | None) -> tuple[Snapshot, Head |
             return snapshot, None
     where = f" into {to_text(target)}" if target is not None else ""
     raise NothingToUndo(f"no restore{where} is known", hint="list --all shows safety snapshots")
+
+
+def kept(repository: Repository, target: bytes | None) -> Unfinished | None:
+    """The last restore (into `target`, or the one known last), where what it replaced was kept
+    beside the target: its store could not be written.
+    """
+    if target is not None:
+        return unfinished.kept([target])
+    heads = repository.heads.all() if repository.heads is not None else []
+    if not heads or heads[0].safety is not None:
+        return None
+    return unfinished.kept(from_text(path) for path in heads[0].paths)
 
 
 def _newest_first(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
