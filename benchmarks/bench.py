@@ -86,10 +86,20 @@ class Bench:
                 self._failed("preparation", error)
 
     def measure(
-        self, step: str, peer: Peer, command: Command, *, data: int = 0, place: Place | None = None
+        self,
+        step: str,
+        peer: Peer,
+        command: Command,
+        *,
+        data: int = 0,
+        place: Place | None = None,
+        cold: bool = False,
     ) -> None:
-        """Execute and record. With `place`, the size of its store afterwards is recorded too."""
+        """Execute and record. With `place`, the size of its store afterwards is recorded too; with
+        `cold`, nothing is in the page cache before."""
         self.settle()
+        if cold:
+            drop_caches()
         try:
             usage = run(command)
         except CommandFailed as error:
@@ -129,10 +139,26 @@ class Bench:
         found = [path for path in (target, *target.rglob(source.name)) if path.name == source.name]
         compare = ("rsync", "-rlpn", "--checksum", "--delete", "--itemize-changes")
         argv = (*compare, f"{source}/", f"{found[0] if found else target}/")
-        differences = subprocess.run(argv, capture_output=True, text=True).stdout
-        if differences:
+        self._expect_nothing("restore", peer, argv)
+
+    def check_tree(self, step: str, peer: Peer, source: Path, live: Path) -> None:
+        """Report a tree that is not equal to its source, in content, modes and times."""
+        compare = ("rsync", "-an", "--checksum", "--delete", "--itemize-changes")
+        self._expect_nothing(step, peer, (*compare, f"{source}/", f"{live}/"))
+
+    def check_file(self, step: str, peer: Peer, source: Path, live: Path, mtime_ns: int) -> None:
+        """Report a file that is not equal to its source, or has another time."""
+        self._expect_nothing(step, peer, ("cmp", str(source), str(live)))
+        if live.stat().st_mtime_ns != mtime_ns:
+            self._failed(f"{step}, {peer.name}", ValueError("it has another time"))
+
+    def _expect_nothing(self, step: str, peer: Peer, argv: tuple[str, ...]) -> None:
+        """A comparison that prints what is different."""
+        done = subprocess.run(argv, capture_output=True, text=True)
+        differences = done.stdout + done.stderr
+        if differences or done.returncode:
             few = "\n".join(differences.splitlines()[:5])
-            self._failed(f"restore, {peer.name}", ValueError(f"not equal to its source:\n{few}"))
+            self._failed(f"{step}, {peer.name}", ValueError(f"not equal to its source:\n{few}"))
 
     def rest(self) -> None:
         """Let freshly written data reach the disk and grow old enough to be trusted."""
@@ -166,6 +192,14 @@ def allocated(path: Path) -> int:
         return 0
     inside = path.rglob("*") if path.is_dir() else ()
     return sum(each.lstat().st_blocks * 512 for each in (path, *inside))
+
+
+def drop_caches() -> None:
+    """Let the kernel forget what it read. What is not yet written stays: sync before."""
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    except OSError as error:
+        raise RuntimeError("a cold cache needs root (/proc/sys/vm/drop_caches)") from error
 
 
 def sweep(work: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import datasets, targets
 from benchmarks.bench import Bench, Record
 from benchmarks.datasets import Dataset
-from benchmarks.peers import PEERS, Place, Snap
+from benchmarks.peers import PEERS, Dd, Place, Snap
 from benchmarks.targets import Target
 
 STORES = ("snap", "restic", "borg")
@@ -92,6 +92,90 @@ def kernel_restore(bench: Bench) -> None:
             bench.measure("restore", peer, command)
             if number == 0 and peer.name == targets.OURS:
                 bench.check_restored(peer, data.live, target)
+
+
+def rollback(bench: Bench) -> None:
+    """Our restore takes a safety snapshot of what is there first; what that costs others is the
+    step `safety`. Every tool finds the same tree, updated anew for it."""
+    data = datasets.kernel(bench.work)
+    size = data.facts["bytes"]
+    assert isinstance(size, int)
+    folder = bench.work / "runs" / bench.case
+    folder.mkdir(parents=True)
+    data = data.copy(folder / "tree")
+    tools = (*STORES, "rsync")
+    for _ in bench.runs():
+        data.warm()
+        bench.rest()
+        places = {}
+        for peer in bench.turn(*tools):
+            place = bench.shared_place(peer) if peer.many_files else bench.place(peer)
+            places[peer.name] = place
+            if not place.store.exists():
+                place.root.mkdir(parents=True, exist_ok=True)
+                bench.prepare(peer.init(place))
+                bench.prepare(peer.create(place, data.live, "first"))
+        for peer in bench.turn(*tools):
+            place = places[peer.name]
+            data.switch(2)
+            bench.rest()
+            if peer.name in ("restic", "borg"):
+                command = peer.create(place, data.live, "second")
+                bench.measure("safety", peer, command, data=size)
+            bench.measure("rollback", peer, peer.rollback(place, data.live, "first"), data=size)
+            bench.check_tree("rollback", peer, data.root / "v1", data.live)
+            data.reset()  # nobody meets what another one left
+
+
+def restore_equal(bench: Bench) -> None:
+    """The two take turns in being first."""
+    data = datasets.kernel(bench.work)
+    size = _start(bench, data)
+    for peer in bench.turn(targets.OURS):
+        place = bench.shared_place(peer)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place))
+        bench.prepare(peer.create(place, data.live, "first"))
+        for number in bench.runs():
+            steps = [
+                ("again", peer.create(place, data.live, f"again-{number + 1}")),
+                ("restore", peer.rollback(place, data.live, "first")),
+            ]
+            for step, command in steps if number % 2 == 0 else reversed(steps):
+                bench.measure(step, peer, command, data=size)
+
+
+def image_rollback(bench: Bench) -> None:
+    """All tools work on one copy of the image, which has no holes and is changed anew for each. It
+    is restored as the file that it is; dd only reads it, in the state in which others find it."""
+    data = datasets.image(bench.work)
+    first, later = data.root / "v1.img", data.root / "v2.img"
+    pieces = datasets.changes(first, later, 0.01)
+    folder = bench.work / "runs" / bench.case
+    folder.mkdir(parents=True)
+    live = folder / "disk"
+    tools = (*STORES, "rsync")
+    for _ in bench.runs():
+        live.unlink(missing_ok=True)
+        subprocess.run(("cp", "--sparse=never", str(first), str(live)), check=True)
+        size, mtime = live.stat().st_size, live.stat().st_mtime_ns
+        bench.rest()
+        for peer in bench.turn(*tools):
+            place = bench.place(peer)
+            place.root.mkdir(parents=True)
+            bench.prepare(peer.init(place))
+            bench.prepare(peer.create(place, live, "first"))
+        for peer in bench.turn(*tools, "dd"):
+            place = bench.place(peer)
+            datasets.change(live, later, pieces)
+            bench.rest()
+            if isinstance(peer, Dd):
+                bench.measure("rollback", peer, peer.read(live), data=size, cold=True)
+                continue
+            command = peer.rollback(place, live, "first")
+            bench.measure("rollback", peer, command, data=size, cold=True)
+            bench.check_file("rollback", peer, first, live, mtime)
+        (bench.place(PEERS["rsync"]).store / "copy").unlink(missing_ok=True)
 
 
 def export(bench: Bench) -> None:
@@ -335,6 +419,30 @@ CASES = (
         data="kernel",
     ),
     Case(
+        "rollback",
+        "The same tree after an update, rolled back in place, with a way back to the update",
+        (*STORES, "rsync"),
+        rollback,
+        (
+            targets.faster_with("safety", "rollback", "restic", 8),
+            targets.faster_with("safety", "rollback", "borg", 8),
+            targets.faster("rollback", "restic", 8),
+            targets.faster("rollback", "borg", 8),
+            targets.within("rollback", "rsync", 1),
+            targets.memory("rollback"),
+        ),
+        data="kernel",
+    ),
+    Case(
+        "restore-equal",
+        "The same tree, restored in place while nothing differs",
+        ("snap",),
+        restore_equal,
+        (targets.within_own("restore", "again", 1.5),),
+        data="kernel",
+        at_least=5,
+    ),
+    Case(
         "export",
         "The same tree, written as a tar archive into a pipe",
         ("snap", "borg", "tar+zstd"),
@@ -354,6 +462,14 @@ CASES = (
             targets.smaller_with_caches("second version", 3),
             targets.memory("create"),
         ),
+        data="image",
+    ),
+    Case(
+        "image-rollback",
+        "The image without holes, 1 % of it changed in pieces of 64 KiB, rolled back; cold cache",
+        (*STORES, "rsync", "dd"),
+        image_rollback,
+        (targets.within("rollback", "dd", 1.3), targets.memory("rollback")),
         data="image",
     ),
     Case(

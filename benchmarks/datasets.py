@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 Facts = dict[str, object]
@@ -36,6 +36,7 @@ IMAGE_BYTES = 4 << 30
 IMAGE_PACKAGES = ("linux-image-amd64", "g++", "clang", "python3", "git", "vim")
 IMAGE_INSTALL = ("gdb", "gfortran", "perl-doc", "php-cli", "ruby")
 IMAGE_REMOVE = ("^libllvm", "git", "vim")  # with all that needs LLVM: clang and its libraries
+PIECE_BYTES = 64 << 10  # of an image that is changed here and there
 TREE_LAPS = 15  # copies of the kernel tree that make about 20 GB
 
 
@@ -57,6 +58,15 @@ class Dataset:
         else:
             self.live.unlink()
             os.link(source, self.live)
+
+    def copy(self, live: Path) -> Dataset:
+        """The same with a live copy of its own, at the first version with its times."""
+        _sh("cp", "-a", f"{self.root / 'v1'}/.", live)
+        return replace(self, live=live)
+
+    def reset(self) -> None:
+        """Bring a live tree back to the first version, with its times, as a rollback would."""
+        _sh("rsync", "-a", "--delete", f"{self.root / 'v1'}/", f"{self.live}/")
 
     def warm(self) -> None:
         """Read everything once, so that every tool finds it in the page cache."""
@@ -358,6 +368,31 @@ def _count_changed_mib(old: Path, new: Path) -> int:
     step = 1 << 20
     with open(old, "rb") as a, open(new, "rb") as b:
         return sum(a.read(step) != b.read(step) for _ in range(IMAGE_BYTES // step))
+
+
+def changes(old: Path, new: Path, share: float) -> list[int]:
+    """Where to take pieces of a later version to change `share` of a file: an even sample of what
+    differs, always the same."""
+    step = 16 * PIECE_BYTES
+    found = []
+    with open(old, "rb", buffering=0) as a, open(new, "rb", buffering=0) as b:
+        for start in range(0, old.stat().st_size, step):
+            was, now = a.read(step), b.read(step)
+            if was != now:
+                pieces = range(0, len(was), PIECE_BYTES)
+                end = PIECE_BYTES
+                found += [start + at for at in pieces if was[at : at + end] != now[at : at + end]]
+    wanted = round(old.stat().st_size * share / PIECE_BYTES)
+    if len(found) < wanted:
+        raise RuntimeError(f"only {len(found)} pieces of {old.name} differ, {wanted} are wanted")
+    return sorted(random.Random(7).sample(found, wanted))
+
+
+def change(live: Path, new: Path, pieces: Sequence[int]) -> None:
+    """Write pieces of a later version into `live`, in place."""
+    with open(new, "rb", buffering=0) as source, open(live, "r+b", buffering=0) as target:
+        for start in pieces:
+            os.pwrite(target.fileno(), os.pread(source.fileno(), PIECE_BYTES, start), start)
 
 
 # --- incompressible file ---------------------------------------------------------------------

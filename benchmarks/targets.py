@@ -66,6 +66,24 @@ def within(step: str, peer: str, bound: float) -> Target:
     )
 
 
+def faster_with(before: str, step: str, peer: str, bound: float) -> Target:
+    """At least `bound` times as fast as a peer that takes two steps to what we do in one."""
+    return Target(
+        f"{step}: speed against {peer} with {before}",
+        lambda run: (run[before, peer].wall + run[step, peer].wall) / run[step, OURS].wall,
+        *(bound, True, "x"),
+    )
+
+
+def within_own(step: str, other: str, bound: float) -> Target:
+    """At most `bound` times what another step of ours takes."""
+    return Target(
+        f"{step}: time against {other}",
+        lambda run: run[step, OURS].wall / run[other, OURS].wall,
+        *(bound, False, "x"),
+    )
+
+
 def seconds(step: str, bound: float) -> Target:
     return Target(f"{step}: time", lambda run: run[step, OURS].wall, bound, False, "s")
 

@@ -107,6 +107,14 @@ def _trace() -> bool:
     return subprocess.run(["strace", "-o/dev/null", "true"], capture_output=True).returncode == 0
 
 
+def _seccomp() -> bool:
+    """A process can be asked about the system calls of another."""
+    try:
+        return "user_notif" in Path("/proc/sys/kernel/seccomp/actions_avail").read_text()
+    except OSError:
+        return False
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "root": _root,
     "unprivileged": _unprivileged,
@@ -118,6 +126,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "4 TiB files": _huge_files,
     "preallocation": _preallocation,
     "trace": _trace,
+    "seccomp": _seccomp,
 }
 
 

@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use snapstore_core::error::Error;
 use snapstore_core::id::Id;
-use snapstore_core::inplace::{self, Base, Choices, Extras, Kind, Part, Ready, StageOptions, StageResult, State, Strategy, Tree};
+use snapstore_core::inplace::{
+    self, Base, Choices, Extras, Kind, Part, Ready, StageOptions, StageResult, State, Strategy, Tree,
+};
 use snapstore_core::progress::Progress;
 use snapstore_core::restore::Problem;
 
@@ -30,6 +32,7 @@ pub struct Piece {
     path: Vec<u8>,
     is_directory: bool,
     crosses: bool,
+    journal: Option<Vec<u8>>,
 }
 
 type Problems = Vec<(Py<PyBytes>, String, String)>;
@@ -43,7 +46,7 @@ fn tree((root, below): Place) -> PyResult<Tree> {
 }
 
 fn part(piece: Piece) -> PyResult<(Part, Base)> {
-    let Piece { live, wanted, head, paths, extras, path, is_directory, crosses } = piece;
+    let Piece { live, wanted, head, paths, extras, path, is_directory, crosses, journal } = piece;
     let live = live.map(|id| Id::from_slice(&id).map_err(raise)).transpose()?;
     let extras = match &*extras {
         "keep" => Extras::Keep,
@@ -52,7 +55,7 @@ fn part(piece: Piece) -> PyResult<(Part, Base)> {
         _ => return Err(raise(Error::Invalid(format!("nothing is done to extras by {extras:?}")))),
     };
     let part = Part { live, wanted: tree(wanted)?, head: head.map(tree).transpose()?, paths, extras };
-    Ok((part, Base { path: path_of(&path), is_directory, crosses }))
+    Ok((part, Base { path: path_of(&path), is_directory, crosses, journal: journal.map(|path| path_of(&path)) }))
 }
 
 fn strategy(name: &str) -> PyResult<Strategy> {
@@ -129,9 +132,7 @@ impl RestorePlan {
         self.with(|ready| {
             let items = ready.plan.items.iter().enumerate().skip(start).take(count);
             items
-                .map(|(number, item)| {
-                    (item.part, bytes(py, &item.path), word(ready, number), size(ready, number))
-                })
+                .map(|(number, item)| (item.part, bytes(py, &item.path), word(ready, number), size(ready, number)))
                 .collect()
         })
     }

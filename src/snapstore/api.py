@@ -723,7 +723,7 @@ class Store:
             real = [targets.real_place(path) for path in wanted]
             for path in [] if force else real:
                 targets.check_place(path)
-            unfinished.require_none(real)
+            unfinished.require_none(self._repository, real)
             return self.create(
                 *wanted,
                 name=name,
@@ -767,7 +767,7 @@ class Store:
         """Restores into `target` that were interrupted, or are under way."""
         from snapstore.ops import unfinished
 
-        return unfinished.find([os.path.realpath(os.fsencode(target))])
+        return unfinished.find(self._repository, [os.path.realpath(os.fsencode(target))])
 
     def resume(self, target: Path_, *, progress: Observer | None = None) -> list[Unfinished]:
         """Finishes the restores into `target` that were interrupted; gives what it found. One that
@@ -785,7 +785,8 @@ class Store:
         """
         from snapstore.ops import unfinished
 
-        return unfinished.abort(os.path.realpath(os.fsencode(target)), progress)
+        path = os.path.realpath(os.fsencode(target))
+        return unfinished.abort(self._repository, path, progress)
 
     def export(
         self,

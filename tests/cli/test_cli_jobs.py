@@ -85,7 +85,8 @@ def test_ctrl_c_is_told_as_the_last_event(filled: Snap, changed: Path, tmp_path:
     run = [*command(), "restore", "first", "--json-events"]
     run += ["--hook-before", f"trap '' INT; touch {begun}; exec sleep 60"]
     with subprocess.Popen(run, stdout=subprocess.PIPE, env=filled.environment) as process:
-        while not begun.exists():
+        limit = time.monotonic() + 30
+        while not begun.exists() and time.monotonic() < limit:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate()
@@ -195,8 +196,10 @@ def test_the_list(filled: Snap, changed: Path) -> None:
 
 def test_a_job_that_died(filled: Snap, changed: Path) -> None:
     id = detached(filled, "--hook-before", WAITS)
-    while not (pid := json.loads(filled("jobs", id, "--json").stdout)["job"]["pid"]):
-        pass
+    for _ in range(200):
+        pid = json.loads(filled("jobs", id, "--json").stdout)["job"]["pid"]
+        if pid is not None:
+            break
     os.kill(pid, signal.SIGKILL)
     run = filled("jobs", id, "--follow")
     assert run.status == 1 and f"the job {id} died" in str(run)

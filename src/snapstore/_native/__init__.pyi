@@ -370,7 +370,8 @@ class RestoreResult:
 class _Piece(Protocol):
     """What is restored to one place. `live`: id of the root that was taken there; `wanted`, `head`: a root and the path in it;
     `paths`: only these below the wanted root; `extras`: `keep`, `delete-known` or `delete`; `is_directory`: it is one and stays
-    one; `crosses`: other file systems below it belong to it."""
+    one; `crosses`: other file systems below it belong to it; `journal`: of a device whose content is replaced, the directory
+    for the journal."""
 
     @property
     def live(self) -> bytes | None: ...
@@ -388,6 +389,8 @@ class _Piece(Protocol):
     def is_directory(self) -> bool: ...
     @property
     def crosses(self) -> bool: ...
+    @property
+    def journal(self) -> bytes | None: ...
 
 @final
 class RestorePlan:

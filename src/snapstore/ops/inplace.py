@@ -93,7 +93,7 @@ class Request:
 
 @dataclass(slots=True)
 class _Part:
-    """A step on disk. Its fields but `step` and `listed` are read by the core."""
+    """A step on disk. Its fields but `step` are read by the core."""
 
     step: Step
     live: bytes | None
@@ -104,7 +104,7 @@ class _Part:
     path: bytes
     is_directory: bool
     crosses: bool
-    listed: bool = False
+    journal: bytes | None
 
 
 def restore(repository: Repository, request: Request) -> RestoreResult:
@@ -115,7 +115,7 @@ def restore(repository: Repository, request: Request) -> RestoreResult:
     """
     _check(request)
     check_steps(request.steps, force=request.force)
-    unfinished.require_none([step.target for step in request.steps])
+    unfinished.require_none(repository, [step.target for step in request.steps])
     return hooks.around(
         {} if request.dry_run else request.hooks,
         request.snapshot.id,
@@ -337,7 +337,7 @@ class _Restoring:
             path=step.target,
             is_directory=is_directory and _is_directory(self.repository, step),
             crosses=not _rules(self.request.snapshot).one_file_system,
-            listed=listed,
+            journal=_journal(self.repository) if _is_image(step) else None,
         )
 
     def _head(self, step: Step) -> tuple[bytes, bytes] | None:
@@ -497,9 +497,9 @@ class _Restoring:
             try:
                 transaction.remove()
             except SnapstoreError as error:
-                self.warnings.append(
-                    f"{error.message}; restore --resume {to_text(self.request.target)} tries again"
-                )
+                left = any(os.path.lexists(path) for path in transaction.places)
+                again = f"; restore --resume {to_text(self.request.target)} tries again"
+                self.warnings.append(f"{error.message}{again if left else ''}")
         return self._result(safety, transaction, problems)
 
     def _all_steps(self) -> Iterator[PlannedStep]:
@@ -618,6 +618,17 @@ def _rules(snapshot: Snapshot) -> Rules:
 def _is_image(step: Step) -> bool:
     """Whether the content of a device is replaced, rather than the device."""
     return step.root.kind in ("image", "file", "stream") and _is_device(step.target)
+
+
+def _journal(repository: Repository) -> bytes:
+    """Where the journal of a device's restore is kept: a device has no place for one."""
+    if repository.local is None:
+        raise TargetInvalid(
+            "there is no place for the journal of a device: the store cannot be written, and no"
+            " directory for what is derived is at hand",
+            hint="name one that can be written as the cache",
+        )
+    return os.path.realpath(os.fsencode(repository.local))
 
 
 def _is_device(path: bytes) -> bool:

@@ -67,7 +67,7 @@ def restore(
             for step in steps:
                 if step.target != target:
                     fresh.make_parents(target, step.target)
-    steps = [_resolved(step) for step in steps]
+        steps = targets.apart(reader, [_resolved(step) for step in steps])
     source = snapshot.source if target is None else _source(repository, steps)
     whole = within is None and not paths
     request = Request(

@@ -94,6 +94,35 @@ def in_place(
     return steps
 
 
+def apart(reader: "_native.Reader", steps: Sequence[Step]) -> list[Step]:
+    """Without steps whose place another one restores as well. TargetRefused where these two would
+    put different things into one place.
+    """
+    kept = []
+    for step in steps:
+        around = next((other for other in steps if _is_below(step, other)), None)
+        held = None
+        if around is not None:
+            rest = step.target[len(around.target.rstrip(b"/")) + 1 :]
+            below = b"/".join(filter(None, [around.strip or b"", rest]))
+            held = places.walk(reader, around.root, below)
+        if held is None:
+            kept.append(step)
+            continue
+        own = places.walk(reader, step.root, step.strip or b"")
+        if own is None or not places.same(reader, held, own):
+            raise TargetRefused(
+                f"the snapshot has {to_text(step.target)} twice, and not the same",
+                hint="restore one of them: name its path",
+            )
+    return kept
+
+
+def _is_below(step: Step, other: Step) -> bool:
+    inside = step.target.startswith(other.target.rstrip(b"/") + b"/")
+    return inside and step.target != other.target and other.paths is None
+
+
 def _chosen(
     reader: "_native.Reader", snapshot: Snapshot, paths: Sequence[bytes]
 ) -> dict[Root, list[bytes]]:

@@ -31,11 +31,14 @@ def new_name() -> str:
     return _PREFIX + new_ulid()
 
 
-def places(targets: Iterable[bytes]) -> list[bytes]:
-    """Staging directories at the top of these targets, or beside them."""
+def places(repository: Repository, targets: Iterable[bytes]) -> list[bytes]:
+    """Staging directories at the top of these targets, or beside them; those of devices are with
+    the store.
+    """
     found = {}
+    own = [] if repository.local is None else [os.path.realpath(os.fsencode(repository.local))]
     for target in targets:
-        for directory in (target, os.path.dirname(target)):
+        for directory in (target, os.path.dirname(target), *own):
             with contextlib.suppress(OSError), os.scandir(directory) as entries:
                 for entry in entries:
                     if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -43,13 +46,13 @@ def places(targets: Iterable[bytes]) -> list[bytes]:
     return sorted(found)
 
 
-def find(targets: Iterable[bytes]) -> list[Unfinished]:
+def find(repository: Repository, targets: Iterable[bytes]) -> list[Unfinished]:
     """Restores that are not finished in these targets, and those whose journal was kept for an
     undo.
     """
     targets = list(targets)
     found = {}
-    for path in places(targets):
+    for path in places(repository, targets):
         one = _look(path)
         if _concerns(one, targets):
             found[one.note.get("time_ns"), one.target, one.state] = one
@@ -80,16 +83,16 @@ def _look(path: bytes) -> Unfinished:
     if opened is None:
         return Unfinished(path, above, "staging")
     transaction, note = opened
-    record = canonical.decode(note)
+    record = canonical.decode(note) if note else {}  # {}: only the directory is left
     target = from_text(record["target"]) if "target" in record else above
     return Unfinished(path, target, transaction.state, record)
 
 
-def require_none(targets: Iterable[bytes]) -> None:
+def require_none(repository: Repository, targets: Iterable[bytes]) -> None:
     """RestoreUnfinished when a restore into one of these targets has to be finished, or taken back,
     before anything else is done there.
     """
-    for one in find(targets):
+    for one in find(repository, targets):
         where = to_text(one.target)
         if one.state == "running":
             raise RestoreUnfinished(
@@ -104,7 +107,7 @@ def require_none(targets: Iterable[bytes]) -> None:
                 **one.to_dict(),
             )
         if one.state == "staging":
-            _clear(one)  # nothing in the target was changed
+            _clear(one, _open(one))  # nothing in the target was changed
             continue
         raise RestoreUnfinished(
             f"a restore into {where} was interrupted ({one.state})",
@@ -113,16 +116,23 @@ def require_none(targets: Iterable[bytes]) -> None:
         )
 
 
-def _clear(one: Unfinished) -> None:
+def _open(one: Unfinished) -> "_native.Transaction | None":
+    """The journal, held until the result is given up; None when nothing was begun."""
     opened = _native.open_transaction(one.path)
-    if opened is None:
+    return opened[0] if opened is not None else None
+
+
+def _clear(one: Unfinished, transaction: "_native.Transaction | None") -> None:
+    if transaction is None:
         _native.remove_remains(one.path)
     else:
-        opened[0].remove()
+        transaction.remove()
 
 
-def _of(target: bytes) -> Iterator[tuple[Unfinished, "_native.Transaction | None"]]:
-    found = find([target])
+def _of(
+    repository: Repository, target: bytes
+) -> Iterator[tuple[Unfinished, "_native.Transaction | None"]]:
+    found = find(repository, [target])
     if not found:
         raise TargetInvalid(
             f"no restore into {to_text(target)} is unfinished", hint="there is nothing to be done"
@@ -131,8 +141,7 @@ def _of(target: bytes) -> Iterator[tuple[Unfinished, "_native.Transaction | None
         if one.state in ("running", "damaged"):
             what = "is under way" if one.state == "running" else "has a damaged journal"
             raise RestoreUnfinished(f"the restore into {to_text(one.target)} {what}", hint=None)
-        opened = _native.open_transaction(one.path)
-        yield one, opened[0] if opened is not None else None
+        yield one, _open(one)
 
 
 def resume(repository: Repository, target: bytes, observer: Observer | None) -> list[Unfinished]:
@@ -140,9 +149,9 @@ def resume(repository: Repository, target: bytes, observer: Observer | None) -> 
     changed nothing yet, what it had prepared is removed. RestoreUnfinished, TargetInvalid.
     """
     done = []
-    for one, transaction in _of(target):
+    for one, transaction in _of(repository, target):
         if transaction is None or one.state == "staging":
-            _clear(one)
+            _clear(one, transaction)
         elif one.state == "reverting":
             raise RestoreUnfinished(
                 f"the restore into {to_text(one.target)} is being taken back",
@@ -177,14 +186,14 @@ def _move_head(repository: Repository, one: Unfinished) -> None:
         )
 
 
-def abort(target: bytes, observer: Observer | None) -> list[Unfinished]:
+def abort(repository: Repository, target: bytes, observer: Observer | None) -> list[Unfinished]:
     """Takes back what was begun; gives what it found. RestoreUnfinished when it was finished and
     only has to be cleared away: then `undo` takes it back.
     """
     done = []
-    for one, transaction in _of(target):
+    for one, transaction in _of(repository, target):
         if transaction is None or one.state == "staging":
-            _clear(one)
+            _clear(one, transaction)
         elif one.state == "removing":
             raise RestoreUnfinished(
                 f"the restore into {to_text(one.target)} was finished, but for what it replaced",

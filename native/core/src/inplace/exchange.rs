@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    chmod, chownat, fstat, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType,
+    chmod, chownat, fstat, fsync, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType,
     Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
@@ -19,6 +19,7 @@ use super::patch;
 use super::prepare::Top;
 use super::ways::by_descriptor;
 use crate::error::{reason, show, show_path, Error, Result};
+use crate::node::Time;
 use crate::progress::{add, Progress};
 use crate::restore::{staged_name, Problem};
 use crate::source;
@@ -110,19 +111,6 @@ impl Exchange<'_> {
         self.pass(true, is_exchanged, Direction::Back)?;
         self.pass(false, is_deleted, Direction::Back)?;
         self.pass(true, is_set, Direction::Back)
-    }
-
-    /// Sets again what `areas` have as attributes: staging directories went from there.
-    pub(super) fn touch(&mut self, areas: &[super::prepare::Area], forth: bool) -> Result<()> {
-        let is_area = |record: &Record| areas.iter().any(|(top, path)| (*top, path) == (record.top, &record.path));
-        for record in self.records.iter().filter(|record| is_set(&record.action) && is_area(record)) {
-            let direction = if forth { Direction::Forth } else { Direction::Back };
-            if let Action::Attributes { pair, .. } | Action::Touch { pair } = &record.action {
-                let done = self.touch_directory(record, &pair[(direction == Direction::Back) as usize]);
-                self.settle(record, done)?;
-            }
-        }
-        Ok(())
     }
 
     fn pass(&mut self, reverse: bool, wanted: fn(&Action) -> bool, direction: Direction) -> Result<()> {
@@ -369,10 +357,19 @@ impl Exchange<'_> {
         let name = if back { aside_name(at) } else { staged_name(at) };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let from = openat(&self.staging[record.area], &*name, flags, Mode::empty())?;
-        let to = rustix::fs::open(by_descriptor(fd.as_fd()), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        // A device that is in use elsewhere is not opened.
+        let alone = if stat.kind == FileType::BlockDevice { OFlags::EXCL } else { OFlags::empty() };
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | alone;
+        let to = rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty())?;
         patch::copy(from.as_fd(), to.as_fd(), ranges, sizes[back as usize], self.progress, back)?;
+        if stat.kind == FileType::BlockDevice {
+            fsync(&to)?;
+        }
         drop(to);
-        self.set_attributes(record, fd.as_fd(), &pair[back as usize])
+        match pair {
+            Some(pair) => self.set_attributes(record, fd.as_fd(), &pair[back as usize]),
+            None => Ok(()),
+        }
     }
 
     /// Gives an open object these attributes, where it has others. What the system refuses is noted.
@@ -410,6 +407,46 @@ pub(super) fn make_writable(dir: BorrowedFd) -> bool {
     chmod(by_descriptor(dir), Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700)).is_ok()
 }
 
+/// Mode and time of a directory, which are to outlast a change to what is in it.
+pub(super) struct Kept {
+    mode: u16,
+    mtime: Time,
+}
+
+impl Kept {
+    pub(super) fn of(dir: BorrowedFd) -> io::Result<Kept> {
+        let stat = source::stat_fd(dir)?;
+        Ok(Kept { mode: stat.mode, mtime: stat.mtime })
+    }
+
+    /// Gives the directory its mode and time again.
+    pub(super) fn restore(&self, dir: BorrowedFd) -> io::Result<()> {
+        if source::stat_fd(dir)?.mode != self.mode {
+            chmod(by_descriptor(dir), Mode::from_raw_mode(self.mode.into()))?;
+        }
+        match set_mtime(dir, self.mtime) {
+            // Somebody else's directory: who carries out the plan meets that too, and says so.
+            Err(Errno::PERM) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+}
+
+/// Makes a change to what is in a directory, also where the mode forbids it.
+pub(super) fn within(dir: BorrowedFd, change: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
+    match change() {
+        Err(Errno::ACCESS) if make_writable(dir) => Ok(change()?),
+        done => Ok(done?),
+    }
+}
+
+fn set_mtime(fd: BorrowedFd, mtime: Time) -> rustix::io::Result<()> {
+    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ };
+    let mtime = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() };
+    let times = Timestamps { last_access: omit, last_modification: mtime };
+    utimensat(fd, "", &times, AtFlags::EMPTY_PATH)
+}
+
 fn refuse(refused: &mut Vec<(String, String)>, what: &str, done: rustix::io::Result<()>) {
     if let Err(error) = done {
         refused.push((what.to_string(), reason(&error.into())));
@@ -432,7 +469,11 @@ pub(super) fn set_attributes(fd: BorrowedFd, wanted: &Attributes) -> io::Result<
             refuse(&mut refused, &format!("xattr {}", show(name)), removexattr(&object, &name[..]));
         }
         for (name, value) in set.iter().filter(|one| !have.contains(one)) {
-            refuse(&mut refused, &format!("xattr {}", show(name)), setxattr(&object, &name[..], value, XattrFlags::empty()));
+            refuse(
+                &mut refused,
+                &format!("xattr {}", show(name)),
+                setxattr(&object, &name[..], value, XattrFlags::empty()),
+            );
         }
     }
     // A new owner takes setuid away, and a list sets the mode of the group.
@@ -449,9 +490,6 @@ pub(super) fn set_attributes(fd: BorrowedFd, wanted: &Attributes) -> io::Result<
     if stat.mtime == wanted.mtime && owned {
         return Ok(refused);
     }
-    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ };
-    let mtime = Timespec { tv_sec: wanted.mtime.seconds, tv_nsec: wanted.mtime.nanos.into() };
-    let times = Timestamps { last_access: omit, last_modification: mtime };
-    refuse(&mut refused, "times", utimensat(fd, "", &times, AtFlags::EMPTY_PATH));
+    refuse(&mut refused, "times", set_mtime(fd, wanted.mtime));
     Ok(refused)
 }

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{fsync, openat, renameat, Mode, OFlags};
+use rustix::fs::{fchmod, fstat, fsync, openat, renameat, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::bytes::{put_bytes, put_varint, put_zigzag, Cursor};
 use crate::error::{reason, Error, Result};
@@ -19,6 +20,8 @@ const MAGIC: &[u8; 8] = b"SNJRNL01";
 const HEAD: &str = "head";
 const PLAN: &str = "plan";
 const STATE: &str = "state";
+/// The mode of the staging directory of a restore that was finished.
+const FINISHED: u32 = 0o1700;
 const MAX_PATH: usize = 1 << 20;
 const MAX_XATTRS: usize = 32 << 20;
 const MAX_RANGES: u64 = 1 << 22;
@@ -91,8 +94,8 @@ pub enum Action {
     /// A directory in which entries come and go gets its attributes at the end.
     Touch { pair: Box<Pair> },
     /// These ranges of a file are written from the staged file, or from what was saved of them; then it gets its size and
-    /// attributes.
-    Patch { found: Identity, sizes: [u64; 2], ranges: Vec<(u64, u64)>, pair: Box<Pair> },
+    /// attributes. A device has its own, and keeps its size.
+    Patch { found: Identity, sizes: [u64; 2], ranges: Vec<(u64, u64)>, pair: Option<Box<Pair>> },
 }
 
 /// An action, and where: which top and which area, and the path below the top (empty: the top itself).
@@ -208,7 +211,8 @@ impl Record {
                     put_varint(out, *start);
                     put_varint(out, *end);
                 }
-                put_pair(out, pair);
+                out.push(pair.is_some() as u8);
+                pair.iter().for_each(|pair| put_pair(out, pair));
             }
         }
     }
@@ -232,7 +236,9 @@ impl Record {
                 for _ in 0..cursor.bounded(MAX_RANGES)? {
                     ranges.push((cursor.varint()?, cursor.varint()?));
                 }
-                Action::Patch { found, sizes, ranges, pair: take_pair(&mut cursor)? }
+                let known = cursor.byte()? == 1;
+                let pair = if known { Some(take_pair(&mut cursor)?) } else { None };
+                Action::Patch { found, sizes, ranges, pair }
             }
             _ => return Err(cursor.bad("an unknown action")),
         };
@@ -271,7 +277,7 @@ impl Head {
     }
 }
 
-fn failed(what: &'static str) -> impl Fn(rustix::io::Errno) -> Error {
+fn failed(what: &'static str) -> impl Fn(Errno) -> Error {
     move |error| Error::of_target(&format!("{what} the journal of the restore"), &error.into())
 }
 
@@ -327,12 +333,13 @@ fn read_exact(file: &mut impl Read, into: &mut [u8]) -> Result<()> {
     })
 }
 
-/// Begins a journal in an empty staging directory.
+/// Begins a journal in an empty staging directory. Until it is whole there is none.
 pub fn begin(dir: BorrowedFd, head: &Head) -> Result<()> {
-    let mut file = create(dir, HEAD)?;
+    let mut file = create(dir, "head.new")?;
     write(&mut file, MAGIC)?;
     put_piece(&mut file, &head.encode())?;
     fsync(&file).map_err(failed("make durable"))?;
+    renameat(dir, "head.new", dir, HEAD).map_err(failed("write"))?;
     fsync(dir).map_err(failed("make durable"))
 }
 
@@ -356,7 +363,7 @@ pub fn read_head(dir: BorrowedFd) -> Result<Option<Head>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = match openat(dir, HEAD, flags, Mode::empty()) {
         Ok(file) => BufReader::new(File::from(file)),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(failed("open")(error)),
     };
     let mut magic = [0; 8];
@@ -388,12 +395,25 @@ pub fn set_state(dir: BorrowedFd, state: State) -> Result<()> {
     fsync(dir).map_err(failed("make durable"))
 }
 
+/// Marks a staging directory itself as that of a restore that was finished: the mark goes with it, after the journal.
+pub fn mark_finished(dir: BorrowedFd) -> Result<()> {
+    // File systems that keep no modes have no mark.
+    match fchmod(dir, Mode::from_raw_mode(FINISHED)) {
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+        done => done.map_err(failed("write")),
+    }
+}
+
+pub fn is_finished(dir: BorrowedFd) -> Result<bool> {
+    Ok(fstat(dir).map_err(failed("look at"))?.st_mode & 0o7777 == FINISHED)
+}
+
 /// How far a restore is. Without a state it never became ready.
 pub fn state(dir: BorrowedFd) -> Result<State> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match openat(dir, STATE, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(State::Staging),
+        Err(Errno::NOENT) => return Ok(State::Staging),
         Err(error) => return Err(failed("open")(error)),
     };
     let mut word = Vec::new();

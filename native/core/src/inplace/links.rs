@@ -14,6 +14,8 @@ struct Table<'r> {
     reader: &'r Reader,
     /// Paths are those of a whole root, of which only some count.
     selection: Option<&'r Selection>,
+    /// Paths that stay as they are do not count.
+    known: &'r Known<'r>,
     leaves: Leaves<Link>,
     read: std::iter::Peekable<std::vec::IntoIter<Link>>,
     /// The first path that counts, of groups whose first one does not.
@@ -21,9 +23,9 @@ struct Table<'r> {
 }
 
 impl<'r> Table<'r> {
-    fn of(reader: &'r Reader, root: &Root, selection: Option<&'r Selection>) -> Table<'r> {
+    fn of(reader: &'r Reader, root: &Root, selection: Option<&'r Selection>, known: &'r Known<'r>) -> Table<'r> {
         let (leaves, read) = (reader.link_leaves(root), Vec::new().into_iter().peekable());
-        Table { reader, selection, leaves, read, heads: HashMap::new() }
+        Table { reader, selection, known, leaves, read, heads: HashMap::new() }
     }
 
     fn peek(&mut self) -> Result<Option<&Link>> {
@@ -41,9 +43,11 @@ impl<'r> Table<'r> {
     }
 
     fn in_target(&mut self, link: Link) -> Option<Link> {
-        let Some(selection) = self.selection else { return Some(link) };
-        let path = below(selection, &link.path)?.to_vec();
-        let first = match below(selection, &link.first) {
+        let (selection, known) = (self.selection, self.known);
+        let counting = |path| selection.map_or(Some(path), |selection| below(selection, path));
+        let counting = |path| counting(path).filter(|path: &&[u8]| !known.is_kept(path));
+        let path = counting(&link.path)?.to_vec();
+        let first = match counting(&link.first) {
             Some(first) => first.to_vec(),
             None => self.heads.entry(link.first).or_insert_with(|| path.clone()).clone(),
         };
@@ -74,7 +78,8 @@ pub(super) fn compare(
         }
         Ok(())
     };
-    let (mut ours, mut theirs) = (Table::of(reader, live, None), Table::of(reader, wanted, Some(selection)));
+    let mut ours = Table::of(reader, live, None, &known);
+    let mut theirs = Table::of(reader, wanted, Some(selection), &known);
     loop {
         let order = match (ours.peek()?, theirs.peek()?) {
             (None, None) => break,
@@ -157,6 +162,10 @@ impl Staged<'_> {
 }
 
 impl Scope for Staged<'_> {
+    fn may_stand(&self) -> bool {
+        true
+    }
+
     fn covers(&self, path: &[u8]) -> bool {
         self.staged(path).is_some()
     }

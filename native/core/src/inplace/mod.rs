@@ -48,12 +48,7 @@ pub struct Ready {
 
 /// Compares live, wanted and head trees, decides, and holds the plan against the disk. Nothing is written. What cannot be done
 /// is left out and told.
-pub fn plan(
-    reader: &Arc<Reader>,
-    parts: Vec<(Part, Base)>,
-    choices: &Choices,
-    progress: &Progress,
-) -> Result<Ready> {
+pub fn plan(reader: &Arc<Reader>, parts: Vec<(Part, Base)>, choices: &Choices, progress: &Progress) -> Result<Ready> {
     let (parts, bases): (Vec<Part>, Vec<Base>) = parts.into_iter().unzip();
     let mut plan = plan::plan(reader, &parts, choices, progress)?;
     plan.bases = bases.iter().map(|base| base.path.clone()).collect();
@@ -86,8 +81,8 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Opens the journal in the staging directory `path`, with the note in it. A directory in which nothing was begun has
-    /// none.
+    /// Opens the journal in the staging directory `path`, with the note in it, which is empty when only the directory is left of a
+    /// restore that was finished. A directory in which nothing was begun has none.
     pub fn open(path: &Path) -> Result<Option<(Transaction, Vec<u8>)>> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(Error::TargetInvalid("this is not a staging directory".into()));
@@ -95,8 +90,14 @@ impl Transaction {
         let top = prepare::open_top(above)?;
         let mut here = [Top::new(above.to_path_buf(), top)?];
         let staging = stage::open_areas(&mut here, &[(0, Vec::new())], name)?;
-        let Some(head) = journal::read_head(staging[0].as_fd())? else { return Ok(None) };
-        // The first one has the plan; it holds the lock.
+        let Some(head) = journal::read_head(staging[0].as_fd())? else {
+            if !journal::is_finished(staging[0].as_fd())? {
+                return Ok(None);
+            }
+            let (tops, areas, name) = (here.into(), vec![(0, Vec::new())], name.to_string());
+            let state = State::Removing;
+            return Ok(Some((Transaction { tops, areas, staging, name, records: Vec::new(), state }, Vec::new())));
+        };
         drop(staging);
         let mut tops = Vec::new();
         for path in &head.tops {
@@ -104,15 +105,26 @@ impl Transaction {
             let fd = prepare::open_top(&path)?;
             tops.push(Top::new(path, fd)?);
         }
-        let staging = stage::open_areas(&mut tops, &head.areas, name)?;
-        let main = staging.first().ok_or_else(|| Error::damaged("damaged journal: it has no place"))?;
-        let state = journal::state(main.as_fd())?;
-        let records = match state {
-            State::Staging | State::Removing => Vec::new(),
-            _ => journal::read_plan(main.as_fd(), &head)?,
-        };
+        // The first one has the plan and the state, and goes last.
+        let (main, others) =
+            head.areas.split_first().ok_or_else(|| Error::damaged("damaged journal: it has no place"))?;
+        let mut areas = vec![main.clone()];
+        let mut staging = stage::open_areas(&mut tops, &areas, name)?;
+        let state = journal::state(staging[0].as_fd())?;
+        let is_idle = matches!(state, State::Staging | State::Removing);
+        for area in others {
+            match stage::open_areas(&mut tops, std::slice::from_ref(area), name) {
+                // It was removed already.
+                Err(_) if is_idle && !stage::stands(&mut tops, area, name) => {}
+                opened => {
+                    staging.extend(opened?);
+                    areas.push(area.clone());
+                }
+            }
+        }
+        let records = if is_idle { Vec::new() } else { journal::read_plan(staging[0].as_fd(), &head)? };
         let name = name.to_string();
-        Ok(Some((Transaction { tops, areas: head.areas, staging, name, records, state }, head.note)))
+        Ok(Some((Transaction { tops, areas, staging, name, records, state }, head.note)))
     }
 
     pub fn state(&self) -> State {
@@ -183,6 +195,8 @@ impl Transaction {
                 exchange.revert()?;
                 problems = std::mem::take(&mut exchange.problems);
                 self.synchronise()?;
+                // As before it was ready: what is left has only to be removed.
+                self.set_state(State::Staging)?;
             }
         }
         self.remove(false)?;
@@ -193,6 +207,7 @@ impl Transaction {
     pub fn remove(&mut self, applied: bool) -> Result<()> {
         if applied {
             self.set_state(State::Removing)?;
+            journal::mark_finished(self.staging[0].as_fd())?;
         }
         for (at, (top, path)) in self.areas.iter().enumerate().rev() {
             let failed = |e: std::io::Error| Error::of_target("remove the staging directory", &e);
@@ -200,10 +215,7 @@ impl Transaction {
             let dir = self.tops[*top].ways.open(path).map_err(failed)?;
             remove::directory(dir, self.name.as_bytes()).map_err(failed)?;
         }
-        let areas = self.areas.clone();
-        let progress = Progress::default();
-        self.exchange(true, true, &progress).touch(&areas, applied)?;
-        for (top, path) in &areas {
+        for (top, path) in &self.areas {
             let dir = self.tops[*top].ways.open(path).and_then(|dir| Ok(stage::readable(dir)?));
             dir.and_then(|dir| Ok(fsync(&dir)?)).map_err(|e| Error::of_target("make the target durable", &e))?;
         }

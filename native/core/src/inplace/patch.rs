@@ -10,7 +10,9 @@ use std::sync::Mutex;
 use rustix::fs::{fallocate, ftruncate, seek, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
+use crate::chunker::is_zero;
 use crate::error::{Error, Result};
+use crate::id::ZERO_ID;
 use crate::lock::lock;
 use crate::node::{Chunk, Content, Entry, Hole, What};
 use crate::progress::{add, Progress};
@@ -58,35 +60,34 @@ fn push(ranges: &mut Vec<Range>, start: u64, end: u64) {
     }
 }
 
-/// The ranges in which two files differ, in what they hold or in their holes; None when there are too many, or it would be
-/// little less than the whole.
-pub(super) fn differing(reader: &Reader, live: &Entry, wanted: &Entry) -> Result<Option<Vec<Range>>> {
+/// What is patched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Medium {
+    File,
+    /// It has no holes: zeros are zeros.
+    Device,
+}
+
+/// The ranges in which two files differ, in what they hold or in their holes; None for a file when there are too many, or it
+/// would be little less than the whole.
+pub(super) fn differing(reader: &Reader, live: &Entry, wanted: &Entry, medium: Medium) -> Result<Option<Vec<Range>>> {
     let (What::File { size: old_size, content: old, .. }, What::File { size, content: new, .. }) =
         (&live.what, &wanted.what)
     else {
         return Ok(None);
     };
     if matches!(old, Content::InPlace(_)) || matches!(new, Content::InPlace(_)) {
-        return Ok(None);
+        return Ok((medium == Medium::Device).then(|| vec![(0, *size)]));
     }
-    let mut ranges = Vec::new();
     let (mut olds, mut news) = (Chunks::of(reader, old, *old_size), Chunks::of(reader, new, *size));
-    let mut old = olds.next()?;
-    while let Some((at, chunk)) = news.next()? {
-        while old.as_ref().is_some_and(|(start, old)| start + old.len <= at) {
-            old = olds.next()?;
-        }
-        let same = old.as_ref().is_some_and(|(start, old)| *start == at && *old == chunk);
-        if !same {
-            push(&mut ranges, at, at + chunk.len);
-        }
-        if ranges.len() > MAX_RANGES {
-            return Ok(None);
-        }
+    let whole = || vec![(0, *size)];
+    let changed = other_chunks(|| olds.next(), || news.next())?;
+    if medium == Medium::Device {
+        return Ok(Some(changed.unwrap_or_else(whole)));
     }
-    let mut all = ranges;
-    for hole in other_holes(&reader.holes(live)?, &reader.holes(wanted)?) {
-        all.push((hole.start.min(*size), hole.end.min(*size)));
+    let Some(mut all) = changed else { return Ok(None) };
+    for (start, end) in other_holes(&reader.holes(live)?, &reader.holes(wanted)?) {
+        all.push((start.min(*size), end.min(*size)));
     }
     all.sort_unstable();
     let mut joined = Vec::new();
@@ -95,21 +96,65 @@ pub(super) fn differing(reader: &Reader, live: &Entry, wanted: &Entry) -> Result
     Ok((total <= size / 2 && joined.len() <= MAX_RANGES).then_some(joined))
 }
 
-/// Holes that only one of two lists has.
-fn other_holes(one: &[Hole], other: &[Hole]) -> Vec<Hole> {
-    let key = |hole: &Hole| (hole.start, hole.end);
-    let (one_set, other_set): (std::collections::HashSet<_>, std::collections::HashSet<_>) =
-        (one.iter().map(key).collect(), other.iter().map(key).collect());
-    let differing = one_set.symmetric_difference(&other_set);
-    differing.map(|(start, end)| Hole { start: *start, end: *end }).collect()
+/// The ranges of new chunks that are not the old ones, each with its beginning; None when there are too many. Runs of zeros are
+/// as long as they happen to be, so that of these only what was not zero before counts.
+fn other_chunks(
+    mut old: impl FnMut() -> Result<Option<(u64, Chunk)>>,
+    mut new: impl FnMut() -> Result<Option<(u64, Chunk)>>,
+) -> Result<Option<Vec<Range>>> {
+    let mut ranges = Vec::new();
+    let mut was = old()?;
+    while let Some((start, chunk)) = new()? {
+        let end = start + chunk.len;
+        while was.as_ref().is_some_and(|(start_then, then)| start_then + then.len <= start) {
+            was = old()?;
+        }
+        if was.as_ref().is_some_and(|(start_then, then)| *start_then == start && *then == chunk) {
+            continue;
+        }
+        if chunk.id != ZERO_ID {
+            push(&mut ranges, start, end);
+        } else {
+            let mut at = start;
+            while at < end {
+                let (end_then, is_zero) = match &was {
+                    Some((start_then, then)) => (start_then + then.len, then.id == ZERO_ID),
+                    None => (end, false),
+                };
+                let part_end = end_then.min(end);
+                if !is_zero {
+                    push(&mut ranges, at, part_end);
+                }
+                at = part_end;
+                if at < end {
+                    was = old()?;
+                }
+            }
+        }
+        if ranges.len() > MAX_RANGES {
+            return Ok(None);
+        }
+    }
+    Ok(Some(ranges))
 }
 
-/// Writes what `entry` has in `ranges` to `file`, at the same offsets; holes are left out. The file gets the size of the entry.
+/// What is in a hole on one side only, given the holes of both in order.
+fn other_holes(one: &[Hole], other: &[Hole]) -> Vec<Range> {
+    let bounds = |holes: &[Hole]| holes.iter().flat_map(|hole| [hole.start, hole.end]).collect::<Vec<_>>();
+    let mut bounds = [bounds(one), bounds(other)].concat();
+    // Between an odd bound and the next one exactly one side has a hole; where both have one, nothing is left.
+    bounds.sort_unstable();
+    bounds.chunks_exact(2).map(|pair| (pair[0], pair[1])).filter(|(start, end)| start < end).collect()
+}
+
+/// Writes what `entry` has in `ranges` to `file`, at the same offsets; holes, and zeros of a device, are left out. The file gets
+/// the size of the entry.
 pub(super) fn write_wanted(
     reader: &Reader,
     entry: &Entry,
     ranges: &[Range],
     file: &OwnedFd,
+    medium: Medium,
     threads: usize,
     progress: &Progress,
 ) -> Result<u64> {
@@ -127,6 +172,9 @@ pub(super) fn write_wanted(
         while let Some((start, end)) = pieces.get(next.fetch_add(1, Relaxed)) {
             let done = progress.check().and_then(|()| {
                 let bytes = reader.read(entry, *start, end - start)?;
+                if medium == Medium::Device && is_zero(&bytes) {
+                    return Ok(());
+                }
                 write_all(file.as_fd(), &bytes, *start).map_err(|e| Error::of_target("write into the target", &e))
             });
             add(&progress.done_bytes, end - start);
@@ -196,7 +244,8 @@ pub(super) fn copy(
     progress: &Progress,
     regardless: bool,
 ) -> io::Result<()> {
-    let is_file = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) == rustix::fs::FileType::RegularFile;
+    let is_file =
+        rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) == rustix::fs::FileType::RegularFile;
     for (start, end) in ranges {
         if !regardless && progress.is_cancelled() {
             return Err(Errno::CANCELED.into());
@@ -288,4 +337,64 @@ fn write_all(file: BorrowedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    fn hole(start: u64, end: u64) -> Hole {
+        Hole { start, end }
+    }
+
+    /// Chunks given as length and kind, 0 for zeros.
+    fn chunks(given: &[(u64, u8)]) -> Vec<(u64, Chunk)> {
+        let mut at = 0;
+        let mut all = Vec::new();
+        for (len, kind) in given {
+            let id = if *kind == 0 { ZERO_ID } else { Id([*kind; 32]) };
+            all.push((at, Chunk { len: *len, id }));
+            at += len;
+        }
+        all
+    }
+
+    fn differ(old: &[(u64, u8)], new: &[(u64, u8)]) -> Vec<Range> {
+        let (mut old, mut new) = (chunks(old).into_iter(), chunks(new).into_iter());
+        other_chunks(|| Ok(old.next()), || Ok(new.next())).unwrap().unwrap()
+    }
+
+    #[test]
+    fn holes_differ_where_one_side_has_one() {
+        assert_eq!(other_holes(&[], &[]), []);
+        assert_eq!(other_holes(&[hole(0, 100)], &[hole(0, 100)]), []);
+        assert_eq!(other_holes(&[hole(0, 100)], &[hole(0, 40), hole(50, 100)]), [(40, 50)]);
+        assert_eq!(other_holes(&[hole(0, 40), hole(50, 100)], &[hole(0, 100)]), [(40, 50)]);
+        assert_eq!(other_holes(&[hole(10, 20)], &[hole(20, 30)]), [(10, 20), (20, 30)]);
+        assert_eq!(other_holes(&[hole(10, 30), hole(60, 70)], &[hole(20, 65)]), [(10, 20), (30, 60), (65, 70)]);
+        assert_eq!(other_holes(&[hole(5, 9)], &[]), [(5, 9)]);
+    }
+
+    #[test]
+    fn chunks_differ_where_their_content_does() {
+        assert_eq!(differ(&[(10, 1), (20, 2)], &[(10, 1), (20, 2)]), []);
+        assert_eq!(differ(&[(10, 1), (20, 2)], &[(10, 1), (20, 3)]), [(10, 30)]);
+        assert_eq!(differ(&[(10, 1), (20, 2), (5, 4)], &[(8, 1), (22, 2), (5, 4)]), [(0, 30)]);
+        assert_eq!(differ(&[(10, 1)], &[(10, 1), (20, 2)]), [(10, 30)]);
+        assert_eq!(differ(&[(10, 1), (20, 2)], &[(10, 1)]), []);
+    }
+
+    #[test]
+    fn of_zeros_only_what_was_not_zero_differs() {
+        // A long run of zeros into which something was written, and the way back.
+        assert_eq!(differ(&[(100, 0)], &[(40, 0), (10, 1), (50, 0)]), [(40, 50)]);
+        assert_eq!(differ(&[(40, 0), (10, 1), (50, 0)], &[(100, 0)]), [(40, 50)]);
+        assert_eq!(differ(&[(30, 0), (10, 1), (60, 2)], &[(40, 0), (60, 2)]), [(30, 40)]);
+        assert_eq!(differ(&[(10, 1), (90, 0)], &[(5, 0), (5, 3), (90, 0)]), [(0, 10)]);
+        assert_eq!(differ(&[(10, 0), (10, 1)], &[(15, 0), (5, 2)]), [(10, 20)]);
+        assert_eq!(differ(&[(10, 0)], &[(30, 0)]), [(10, 30)]);
+        assert_eq!(differ(&[], &[(30, 0)]), [(0, 30)]);
+        assert_eq!(differ(&[(50, 0), (10, 1)], &[(20, 0), (10, 2), (20, 0), (10, 1)]), [(20, 30)]);
+    }
 }

@@ -300,7 +300,8 @@ impl Walk<'_> {
             None => self.push(plan, &path, Kind::CreateAlone, &sides),
             live if is_directory(live) => {}
             _ => {
-                let wanted = sides.wanted.clone().map(|entry| Entry { what: What::Directory(Directory::default()), ..entry });
+                let wanted =
+                    sides.wanted.clone().map(|entry| Entry { what: What::Directory(Directory::default()), ..entry });
                 self.push(plan, &path, Kind::Replace, &Sides { live: sides.live.clone(), wanted, head: None });
             }
         }
@@ -362,8 +363,9 @@ impl Walk<'_> {
         let strategy = self.choices.strategy;
         let (live_changed, wanted_changed) = match self.knows_head {
             true => {
-                // Below what is gone nothing is compared: there, what is in a directory counts with it.
-                let deep = sides.live.is_none();
+                // Where only one side has a directory nothing below is compared: what is in it counts with it.
+                let is_delete = sides.wanted.is_none();
+                let deep = !is_delete && !(is_directory(&sides.live) && is_directory(&sides.wanted));
                 (!same(&sides.live, &sides.head, deep), !same(&sides.wanted, &sides.head, deep))
             }
             // Without it, who changed what cannot be told: it matters only to who wants to keep something.
@@ -419,10 +421,10 @@ fn kind_of(sides: &Sides) -> Option<Kind> {
 fn same(one: &Option<Entry>, other: &Option<Entry>, deep: bool) -> bool {
     match (one, other) {
         (None, None) => true,
-        (Some(one), Some(other)) if deep => same_type(one, other) && one.what == other.what && fields(one, other).is_empty(),
-        (Some(one), Some(other)) if one.directory().is_some() => {
-            other.directory().is_some() && fields(one, other).without(Fields::MTIME).is_empty()
-        }
+        (Some(one), Some(other)) if one.directory().is_some() && other.directory().is_some() => match deep {
+            true => one.what == other.what && fields(one, other).is_empty(),
+            false => fields(one, other).without(Fields::MTIME).is_empty(),
+        },
         (Some(one), Some(other)) => same_type(one, other) && fields(one, other).is_empty(),
         _ => false,
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{openat, statx, AtFlags, FileType, Mode, OFlags, StatxFlags, CWD};
 
 use super::journal::{Action, Attributes, Identity, Pair, Record};
-use super::patch::{self, Range};
+use super::patch::{self, Medium, Range};
 use super::plan::{Item, Kind, Part, Plan};
 use super::ways::{by_descriptor, mount_of, split, Ways};
 use crate::diff::same_type;
@@ -36,6 +36,8 @@ pub struct Base {
     pub is_directory: bool,
     /// Other file systems below it belong to it.
     pub crosses: bool,
+    /// Where the journal of a device is kept.
+    pub journal: Option<PathBuf>,
 }
 
 /// A directory below which everything is done.
@@ -58,6 +60,8 @@ pub(super) struct Prepared {
     pub(super) records: Vec<Record>,
     /// The ranges of files that need not be written whole, by number.
     pub(super) patches: HashMap<usize, Vec<Range>>,
+    /// Which parts are devices, whose content is replaced.
+    pub(super) devices: Vec<bool>,
 }
 
 /// What the disk says of a name.
@@ -78,6 +82,12 @@ pub(super) fn open_top(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty())
         .map_err(|e| Error::of_target(&format!("open the directory {}", show_path(path)), &e.into()))
+}
+
+/// Opens a block device for reading, and alone: one that is mounted, or part of another, is busy.
+pub(super) fn open_device(dir: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(dir, name, flags, Mode::empty())?)
 }
 
 /// Why an item cannot be carried out.
@@ -135,13 +145,21 @@ pub(super) fn prepare(
         let is_below = |(part, path): &(usize, Vec<u8>)| {
             *part == item.part && item.path.strip_prefix(&path[..]).is_some_and(|rest| rest.starts_with(b"/"))
         };
+        let is_device = bases[item.part].journal.is_some();
+        if is_device && !item.is_staged() {
+            // A device has its own attributes.
+            continue;
+        }
         if stays.contains(&at) || barred.as_ref().is_some_and(is_below) {
             continue;
         }
         match preparing.item(reader, records.len(), &mut item) {
             Ok((record, can_patch)) => {
                 if can_patch {
-                    let ranges = patch_ranges(reader, &parts[item.part], &item)?;
+                    let ranges = patch_ranges(reader, &parts[item.part], &item, is_device)?;
+                    if is_device && ranges.as_ref().is_some_and(Vec::is_empty) {
+                        continue;
+                    }
                     patches.extend(ranges.map(|ranges| (records.len(), ranges)));
                 }
                 records.push(record);
@@ -163,7 +181,8 @@ pub(super) fn prepare(
     preparing.touches(plan, &mut records)?;
     let Preparing { tops, areas, places, .. } = preparing;
     let areas = areas.into_iter().map(|(area, _)| area).collect();
-    Ok((Prepared { tops, areas, places, records, patches }, problems))
+    let devices = bases.iter().map(|base| base.journal.is_some()).collect();
+    Ok((Prepared { tops, areas, places, records, patches, devices }, problems))
 }
 
 impl Preparing<'_> {
@@ -269,8 +288,18 @@ impl Preparing<'_> {
     }
 
     /// The record of an item, and whether it may be patched.
-    fn item(&mut self, reader: &Reader, number: usize, item: &mut Item) -> std::result::Result<(Record, bool), Blocked> {
+    fn item(
+        &mut self,
+        reader: &Reader,
+        number: usize,
+        item: &mut Item,
+    ) -> std::result::Result<(Record, bool), Blocked> {
         let (top, path) = self.place(item.part, &item.path);
+        if let Some(journal) = &self.bases[item.part].journal {
+            let (journal, wanted) = (journal.clone(), item.wanted.clone());
+            let (area, found) = self.device(top, &path, &journal, wanted.as_ref())?;
+            return Ok((Record { number, top, area, path, action: Action::Replace { staged: 0, found } }, true));
+        }
         // The top itself has no directory of ours around it: it is never exchanged.
         let above = split(&item.path).0.to_vec();
         let area = match path.is_empty() {
@@ -297,7 +326,10 @@ impl Preparing<'_> {
                 if kind != Kind::Metadata && found.attributes & MOUNT_ROOT != 0 {
                     return Err(Blocked::Way("something is mounted on it".into()));
                 }
-                if kind == Kind::Replace && live.directory().is_some() && !self.empties(item.part, &item.path, top, &path) {
+                if kind == Kind::Replace
+                    && live.directory().is_some()
+                    && !self.empties(item.part, &item.path, top, &path)
+                {
                     let why = "the directory that is to give way holds what the snapshot's rules leave out, or sockets";
                     return Err(Blocked::Way(why.into()));
                 }
@@ -324,6 +356,45 @@ impl Preparing<'_> {
             self.made.insert((item.part, item.path.clone()), area);
         }
         Ok((Record { number, top, area, path, action }, can_patch))
+    }
+
+    /// The area for a device, and what it is. One that is too short, or in use, is refused.
+    fn device(
+        &mut self,
+        top: usize,
+        path: &[u8],
+        journal: &Path,
+        wanted: Option<&Entry>,
+    ) -> std::result::Result<(usize, Identity), Blocked> {
+        let (dir, name) = self.tops[top].ways.parent_of(path)?;
+        let stat = source::stat_at(dir, name)?;
+        if stat.kind != FileType::BlockDevice {
+            return Err(Blocked::Changed("it is no block device"));
+        }
+        let size = source::length(open_device(dir, name)?.as_fd())?;
+        match wanted.map(|wanted| &wanted.what) {
+            Some(What::File { size: needed, .. }) if *needed > size => {
+                return Err(Blocked::Way(format!("the device has {size} bytes, and the image {needed}")));
+            }
+            Some(What::File { .. }) => {}
+            _ => return Err(Blocked::Way("only a file can become the content of a device".into())),
+        }
+        let fault = |error: Error| Blocked::Way(error.to_string());
+        let home = match self.tops.iter().position(|top| top.path == journal) {
+            Some(home) => home,
+            None => {
+                self.tops.push(Top::new(journal.to_path_buf(), open_top(journal).map_err(fault)?).map_err(fault)?);
+                self.tops.len() - 1
+            }
+        };
+        let area = match self.areas.iter().position(|(area, _)| *area == (home, Vec::new())) {
+            Some(area) => area,
+            None => {
+                self.areas.push(((home, Vec::new()), self.tops[home].mount));
+                self.areas.len() - 1
+            }
+        };
+        Ok((area, Identity { ino: stat.ino, ctime: None }))
     }
 
     /// The area for a part that is itself an entry of its top.
@@ -380,8 +451,17 @@ impl Preparing<'_> {
         let mut touched: Vec<(usize, usize, Vec<u8>)> = records
             .iter()
             .filter(|record| !matches!(record.action, Action::Attributes { .. }) && !record.path.is_empty())
+            .filter(|record| self.areas[record.area].0 .0 == record.top)
             .map(|record| (record.top, record.area, split(&record.path).0.to_vec()))
             .collect();
+        // On some file systems a directory that gets another parent gets another time with it.
+        let moves = |(record, item): &(&Record, &Item)| {
+            item.kind != Kind::Metadata
+                && !record.path.is_empty()
+                && (is_directory(&item.live) || is_directory(&item.wanted))
+        };
+        let moved = records.iter().zip(&plan.items).filter(moves);
+        touched.extend(moved.map(|(record, _)| (record.top, record.area, record.path.clone())));
         // The staging directories come and go too.
         touched.extend(self.areas.iter().enumerate().map(|(at, ((top, path), _))| (*top, at, path.clone())));
         touched.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
@@ -411,8 +491,11 @@ impl Preparing<'_> {
 
 /// The ranges in which two versions of a large file differ, where it can be patched: other links of it must become links of
 /// one new file.
-fn patch_ranges(reader: &Reader, part: &Part, item: &Item) -> Result<Option<Vec<Range>>> {
+fn patch_ranges(reader: &Reader, part: &Part, item: &Item, is_device: bool) -> Result<Option<Vec<Range>>> {
     let (Some(live), Some(wanted)) = (&item.live, &item.wanted) else { return Ok(None) };
+    if is_device {
+        return patch::differing(reader, live, wanted, Medium::Device);
+    }
     let root = reader.root(&part.wanted.root)?;
     let path = join_path(&part.wanted.below, &item.path);
     let mut is_linked = false;
@@ -422,7 +505,7 @@ fn patch_ranges(reader: &Reader, part: &Part, item: &Item) -> Result<Option<Vec<
     })?;
     match is_linked {
         true => Ok(None),
-        false => patch::differing(reader, live, wanted),
+        false => patch::differing(reader, live, wanted, Medium::File),
     }
 }
 
@@ -431,6 +514,10 @@ pub(super) fn join_path(above: &[u8], below: &[u8]) -> Vec<u8> {
         b"" => above.to_vec(),
         below => join(above, below),
     }
+}
+
+fn is_directory(entry: &Option<Entry>) -> bool {
+    entry.as_ref().is_some_and(|entry| entry.directory().is_some())
 }
 
 fn is_large(entry: &Option<Entry>) -> bool {
@@ -454,7 +541,8 @@ fn attributes_of(fd: BorrowedFd) -> io::Result<u64> {
 
 fn count_names(ways: &mut Ways, path: &[u8]) -> io::Result<usize> {
     let fd = ways.open(path)?;
-    let readable = rustix::fs::open(by_descriptor(fd), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let readable =
+        rustix::fs::open(by_descriptor(fd), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     Ok(source::list(readable.as_fd())?.len())
 }
 

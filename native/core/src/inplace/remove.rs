@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use rustix::fs::{renameat, unlinkat, AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use super::exchange::{within, Kept};
 use crate::lock::lock;
 use crate::source;
 
@@ -21,7 +22,8 @@ pub(super) fn contents(dir: BorrowedFd) -> io::Result<()> {
     let moved = AtomicU64::new(0);
     // What was moved up is met in the next round.
     loop {
-        let mut names = source::list(dir)?;
+        // Opened anew: a descriptor tells of what was there when it was opened, and once.
+        let mut names = source::list(source::open_directory(dir, b".")?.as_fd())?;
         names.retain(|name| !JOURNAL.iter().any(|one| one.as_bytes() == &name[..]));
         if names.is_empty() {
             break;
@@ -55,9 +57,14 @@ fn entries(dir: BorrowedFd, names: &[Box<[u8]>], moved: &AtomicU64) -> io::Resul
     failure.map_or(Ok(()), Err)
 }
 
-/// Removes an empty directory.
+/// Removes an empty staging directory; the time of the one around it stays.
 pub(super) fn directory(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
-    gone(unlinkat(dir, name, AtFlags::REMOVEDIR))
+    let kept = Kept::of(dir)?;
+    match within(dir, || unlinkat(dir, name, AtFlags::REMOVEDIR)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        done => done?,
+    }
+    kept.restore(dir)
 }
 
 fn gone(done: rustix::io::Result<()>) -> io::Result<()> {

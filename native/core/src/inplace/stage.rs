@@ -8,19 +8,20 @@ use std::sync::Arc;
 use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::exchange::{aside_name, set_attributes};
-use super::journal::{self, Action, Head, Record, State};
+use super::exchange::{aside_name, set_attributes, within, Kept};
+use super::journal::{self, Action, Attributes, Head, Record, State};
 use super::links::{Known, Staged};
-use super::patch;
+use super::patch::{self, Medium};
 use super::plan::{Item, Kind, Part, Plan};
-use super::prepare::{there, wanted_attributes, Prepared, Top};
+use super::prepare::{self, there, wanted_attributes, Prepared, Top};
+use super::remove;
 use super::ways::by_descriptor;
 use super::{Area, Transaction};
 use crate::error::{show, Error, Result};
 use crate::node::{Directory, Entry, What};
 use crate::progress::{add, Progress};
 use crate::reader::Reader;
-use crate::restore::{self, staged_name, Live, Problem, Restored, Selection};
+use crate::restore::{self, staged_name, Batch, Live, Problem, Restored, Selection};
 use crate::source;
 
 /// How it is staged.
@@ -63,6 +64,12 @@ pub(super) fn open_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result
     Ok(staging)
 }
 
+/// Whether there is a staging directory in an area.
+pub(super) fn stands(tops: &mut [Top], (top, path): &Area, name: &str) -> bool {
+    let found = tops[*top].ways.open(path).and_then(|dir| source::stat_at(dir, name.as_bytes()));
+    !matches!(found, Err(e) if e.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn hold(fd: &OwnedFd) -> Result<()> {
     match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN) => Err(Error::Busy("another process is restoring there right now".into())),
@@ -72,17 +79,27 @@ fn hold(fd: &OwnedFd) -> Result<()> {
 }
 
 fn make_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result<Vec<OwnedFd>> {
-    for (top, path) in areas {
-        let shown = crate::error::show_path(&tops[*top].path);
-        let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
-        let dir = tops[*top].ways.open(path).map_err(failed)?;
-        match mkdirat(dir, name, Mode::from_raw_mode(0o700)) {
-            Err(Errno::ACCESS) if super::exchange::make_writable(dir) => mkdirat(dir, name, Mode::from_raw_mode(0o700)),
-            made => made,
+    let made = areas.iter().try_for_each(|area| make_area(tops, area, name));
+    let opened = made.and_then(|()| open_areas(tops, areas, name));
+    if opened.is_err() {
+        for (top, path) in areas {
+            let _ = tops[*top].ways.open(path).and_then(|dir| remove::directory(dir, name.as_bytes()));
         }
-        .map_err(|e| failed(e.into()))?;
     }
-    open_areas(tops, areas, name)
+    opened
+}
+
+fn make_area(tops: &mut [Top], (top, path): &Area, name: &str) -> Result<()> {
+    let shown = crate::error::show_path(&tops[*top].path);
+    let failed = |e: std::io::Error| Error::of_target(&format!("make the staging directory in {shown}"), &e);
+    let dir = tops[*top].ways.open(path).map_err(failed)?;
+    let kept = Kept::of(dir).map_err(failed)?;
+    within(dir, || mkdirat(dir, name, Mode::from_raw_mode(0o700))).map_err(failed)?;
+    kept.restore(dir).map_err(|error| {
+        let _ = remove::directory(dir, name.as_bytes());
+        let _ = kept.restore(dir);
+        failed(error)
+    })
 }
 
 /// Makes staging directories and fills them. When that fails, they are removed.
@@ -94,11 +111,21 @@ pub(super) fn stage(
     options: &StageOptions,
     progress: &Progress,
 ) -> Result<(Transaction, StageResult)> {
-    let Prepared { mut tops, areas, places, records, patches } = prepared;
+    let Prepared { mut tops, areas, places, records, patches, devices } = prepared;
     let staging = make_areas(&mut tops, &areas, &options.name)?;
-    let mut transaction = Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
-    let mut filling =
-        Filling { reader, parts, plan, places: &places, patches: &patches, options, progress, result: StageResult::default() };
+    let mut transaction =
+        Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
+    let mut filling = Filling {
+        reader,
+        parts,
+        plan,
+        places: &places,
+        patches: &patches,
+        devices: &devices,
+        options,
+        progress,
+        result: StageResult::default(),
+    };
     match filling.fill(&mut transaction) {
         Ok(()) => Ok((transaction, filling.result)),
         Err(error) => {
@@ -115,6 +142,8 @@ struct Filling<'a> {
     plan: &'a Plan,
     places: &'a [(usize, Vec<u8>)],
     patches: &'a HashMap<usize, Vec<patch::Range>>,
+    /// Which parts are devices.
+    devices: &'a [bool],
     options: &'a StageOptions,
     progress: &'a Progress,
     result: StageResult,
@@ -186,9 +215,8 @@ impl Filling<'_> {
         let live = Live { fd: Arc::new(duplicate(root_fd)?), prefix: prefix.clone() };
         let scope = Staged { known: Known::new(part, &self.plan.items, &self.plan.kept[part]), selection: &selection };
         let directory = duplicate(transaction.staging[area].as_fd())?;
-        let verify = self.options.verify;
-        let restored =
-            restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
+        let batch = Batch { root: &root, entries: &batch, scope: &scope, live };
+        let restored = restore::stage(self.reader, batch, directory, self.options.verify, self.progress)?;
         self.take_result(part, restored)
     }
 
@@ -198,15 +226,12 @@ impl Filling<'_> {
         self.result.others += restored.others;
         self.result.bytes += restored.bytes;
         self.result.verified_files += restored.verified_files;
-        let is_loss = |problem: &&Problem| {
-            matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link")
-        };
-        if let Some(problem) = restored.problems.iter().find(is_loss).filter(|_| !self.options.goes_on) {
+        // What the store does not have may be why others are missing.
+        let problems = &restored.problems;
+        let loss = problems.iter().find(|one| one.is_damage()).or(problems.iter().find(|one| one.is_loss()));
+        if let Some(problem) = loss.filter(|_| !self.options.goes_on) {
             let text = format!("cannot restore {}: {}", show(&problem.path), problem.reason);
-            return Err(match &problem.what[..] {
-                "content" | "directory" | "link" => Error::Damaged(text),
-                _ => Error::TargetInvalid(text),
-            });
+            return Err(if problem.is_damage() { Error::Damaged(text) } else { Error::TargetInvalid(text) });
         }
         self.result.problem_count += restored.problem_count;
         let below = &self.parts[part].wanted.below;
@@ -221,11 +246,19 @@ impl Filling<'_> {
 
     /// Enters the inodes of what is staged. What could not be had is taken out of the plan.
     fn note_inodes(&mut self, transaction: &mut Transaction) -> Result<()> {
-        let Transaction { records, staging, .. } = transaction;
+        let Transaction { tops, records, staging, .. } = transaction;
         let mut failed = None;
         records.retain_mut(|record| {
             let slot = match &mut record.action {
                 Action::Create { staged } | Action::Replace { staged, .. } => staged,
+                Action::Attributes { found, pair } if found.ctime.is_some() => {
+                    if let Some(stat) = linked_since(&mut tops[record.top], &record.path, found.ino) {
+                        // The renames of its new links change it again. What else happened until now is seen here.
+                        let was = Attributes { xattrs: None, ..pair[1].clone() };
+                        found.ctime = found.ctime.filter(|_| there(&stat, None) != was);
+                    }
+                    return true;
+                }
                 _ => return true,
             };
             match source::stat_at(staging[record.area].as_fd(), staged_name(record.number).as_bytes()) {
@@ -252,12 +285,42 @@ impl Filling<'_> {
             let item = &self.plan.items[*number];
             let (Some(live), Some(wanted)) = (&item.live, &item.wanted) else { continue };
             let (tops, staging) = (&mut transaction.tops, &transaction.staging);
+            if self.devices[item.part] {
+                self.patch_device(tops, staging, &mut transaction.records[*number], wanted, ranges)?;
+                done.push(*number);
+                continue;
+            }
             if self.patch(tops, staging, &mut transaction.records[*number], live, wanted, ranges)? {
                 self.result.files += 1;
                 done.push(*number);
             }
         }
         Ok(done)
+    }
+
+    /// Prepares the ranges of a device that are to be written, and saves what it has there.
+    fn patch_device(
+        &mut self,
+        tops: &mut [Top],
+        staging: &[OwnedFd],
+        record: &mut Record,
+        wanted: &Entry,
+        ranges: &[patch::Range],
+    ) -> Result<()> {
+        let failed = |e: std::io::Error| Error::of_target("prepare the device", &e);
+        let staging = staging[record.area].as_fd();
+        let (dir, name) = tops[record.top].ways.parent_of(&record.path).map_err(failed)?;
+        let from = prepare::open_device(dir, name).map_err(failed)?;
+        let size = source::length(from.as_fd()).map_err(failed)?;
+        let Action::Replace { found, .. } = record.action else { return Ok(()) };
+        let new = create(staging, &staged_name(record.number))?;
+        let (medium, workers) = (Medium::Device, workers());
+        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
+        let old = create(staging, &aside_name(record.number))?;
+        patch::save(from.as_fd(), size, ranges, &old).map_err(failed)?;
+        record.action = Action::Patch { found, sizes: [size, size], ranges: ranges.to_vec(), pair: None };
+        self.result.files += 1;
+        Ok(())
     }
 
     /// Clones the file and patches the clone, or prepares the ranges that are to be written; false when neither is to be had.
@@ -286,14 +349,15 @@ impl Filling<'_> {
         let new = create(staging, &staged_name(record.number))?;
         let set = self.reader.xattrs(wanted)?;
         let attributes = wanted_attributes(wanted, Some(set));
-        let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let (medium, workers) = (Medium::File, workers());
         if ioctl_ficlone(&new, &from).is_ok() {
             let holes_first = |file: &OwnedFd| -> Result<()> {
                 ftruncate(file, *size).map_err(|e| failed(e.into()))?;
                 patch::clear_ranges(file.as_fd(), ranges, *size).map_err(failed)
             };
             holes_first(&new)?;
-            self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, workers, self.progress)?;
+            self.result.bytes +=
+                patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
             for (what, reason) in set_attributes(new.as_fd(), &attributes).map_err(failed)? {
                 self.result.problem_count += 1;
                 self.result.problems.push(Problem { path: record.path.clone(), what, reason });
@@ -304,20 +368,31 @@ impl Filling<'_> {
         if old_size > size {
             all.push((*size, *old_size));
         }
-        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, workers, self.progress)?;
+        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
         let old = create(staging, &aside_name(record.number))?;
         patch::save(from.as_fd(), *old_size, &all, &old).map_err(failed)?;
         let have = source::xattrs_fd(from.as_fd()).map_err(failed)?;
-        let pair = Box::new([attributes, there(&stat, Some(have))]);
+        let pair = Some(Box::new([attributes, there(&stat, Some(have))]));
         record.action = Action::Patch { found, sizes: [*size, *old_size], ranges: all, pair };
         add(&self.progress.done_files, 1);
         Ok(true)
     }
 }
 
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
+/// What is at `path`, if it had one link, and has more since staged files were made links of it: that changed its ctime.
+fn linked_since(top: &mut Top, path: &[u8], ino: u64) -> Option<source::Stat> {
+    let (dir, name) = top.ways.parent_of(path).ok()?;
+    source::stat_at(dir, name).ok().filter(|stat| stat.ino == ino && stat.links > 1)
+}
+
 fn create(dir: BorrowedFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::of_target("create a staged file", &e.into()))
+    openat(dir, name, flags, Mode::from_raw_mode(0o600))
+        .map_err(|e| Error::of_target("create a staged file", &e.into()))
 }
 
 pub(super) fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {

@@ -132,7 +132,7 @@ impl Run<'_> {
     fn finish_file(&self, here: &Here, file: &OwnedFd, has: Has) -> Result<(), Trouble> {
         let Some(parts) = Parts::of(here.entry) else { return Ok(()) };
         if parts.holes.is_some() {
-            ftruncate(file, parts.size).map_err(|e| Trouble::system("content", e, &here.path()))?;
+            ftruncate(file, parts.size).map_err(|e| Trouble::system("write", e, &here.path()))?;
         }
         if self.verify {
             match self.verify_content(file, parts.content, parts.size) {
@@ -150,7 +150,7 @@ impl Run<'_> {
             0 => Ok(()),
             _ => match std::io::Error::last_os_error().raw_os_error() {
                 Some(code @ (libc::ENOSPC | libc::EDQUOT | libc::EIO)) => {
-                    Err(Trouble::system("content", Errno::from_raw_os_error(code), &here.path()))
+                    Err(Trouble::system("write", Errno::from_raw_os_error(code), &here.path()))
                 }
                 _ => Ok(()),
             },
@@ -399,13 +399,13 @@ impl<'a> Sink<'a> {
         let mut at = self.start;
         while !rest.is_empty() {
             match pwritev(self.file, rest, at) {
-                Ok(0) => return Err(Trouble::system("content", Errno::IO, &self.here.path())),
+                Ok(0) => return Err(Trouble::system("write", Errno::IO, &self.here.path())),
                 Ok(len) => {
                     at += len as u64;
                     IoSlice::advance_slices(&mut rest, len);
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(Trouble::system("content", error, &self.here.path())),
+                Err(error) => return Err(Trouble::system("write", error, &self.here.path())),
             }
         }
         self.run.tally.wrote(at - self.start);

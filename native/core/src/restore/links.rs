@@ -40,6 +40,11 @@ pub(crate) trait Scope: Sync {
     /// True when `path`, below the root, is written for itself (not only as a directory on the way to others).
     fn covers(&self, path: &[u8]) -> bool;
 
+    /// Whether anything is there already.
+    fn may_stand(&self) -> bool {
+        false
+    }
+
     /// True when it is there already, as the root has it, so that others can be linked to it.
     fn stands(&self, path: &[u8]) -> bool;
 
@@ -65,7 +70,7 @@ pub(crate) struct Links {
     root: Root,
     /// Hashes of the paths that become links, sorted.
     later: Vec<u64>,
-    /// The path that becomes the file, by the first path of a group that is not restored itself.
+    /// The path that becomes the file, or is it already, by the first path of a group that is not restored itself.
     heads: HashMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -82,6 +87,16 @@ impl Links {
         mut damage: impl FnMut(Error) -> Result<()>,
     ) -> Result<Option<Links>> {
         let mut links = Links { root: root.clone(), later: Vec::new(), heads: HashMap::new() };
+        // What is there already comes first: all others become links of it.
+        let mut leaves = reader.link_leaves(root);
+        while scope.may_stand() {
+            match leaves.next(reader) {
+                Ok(None) => break,
+                Ok(Some(leaf)) => leaf.into_iter().for_each(|link| links.add_standing(link, scope)),
+                Err(Error::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let mut leaves = reader.link_leaves(root);
         loop {
             match leaves.next(reader) {
@@ -92,6 +107,12 @@ impl Links {
         }
         links.later.sort_unstable();
         Ok((!links.later.is_empty()).then_some(links))
+    }
+
+    fn add_standing(&mut self, link: Link, scope: &dyn Scope) {
+        if scope.stands(&link.path) && !scope.covers(&link.first) && !scope.stands(&link.first) {
+            self.heads.entry(link.first).or_insert(link.path);
+        }
     }
 
     fn add(&mut self, link: Link, scope: &dyn Scope) {

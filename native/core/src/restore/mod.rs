@@ -30,7 +30,7 @@ use folder::{Folder, Handles};
 use links::Links;
 pub(crate) use links::{Place, Scope};
 pub(crate) use selection::Selection;
-pub(crate) use staged::{make_staged_directories, stage, staged_name, Staged};
+pub(crate) use staged::{make_staged_directories, stage, staged_name, Batch, Staged};
 use tally::{Tally, Trouble};
 use target::Given;
 

@@ -43,22 +43,27 @@ pub(crate) struct Staged {
     pub(crate) entry: Entry,
 }
 
-/// Writes `batch`, which is of `root`, into `directory`, each entry with all below it. Hard links are made among them, and to
-/// what `scope` says is below `live`. What cannot be had is listed in the result, and is not there.
+/// Entries of one root that are written side by side. Hard links are made among them, and to what `scope` says is below `live`.
+pub(crate) struct Batch<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) entries: &'a [Staged],
+    pub(crate) scope: &'a dyn Scope,
+    pub(crate) live: Live,
+}
+
+/// Writes a batch into `directory`, each entry with all below it. What cannot be had is listed in the result, and is not there.
 pub(crate) fn stage(
     reader: &Arc<Reader>,
-    root: &Root,
+    batch: Batch,
     directory: OwnedFd,
-    batch: &[Staged],
-    scope: &dyn Scope,
-    live: Live,
     verify: bool,
     progress: &Progress,
 ) -> Result<Restored> {
+    let Batch { root, entries, scope, live } = batch;
     let given = target::probe_directory(&directory)?;
     let selection = Selection::all(root);
     let mut run = Run::new(reader, progress, &selection, scope, directory, 0);
-    (run.batch, run.live, run.given, run.verify) = (batch, Some(live), Some(given), verify);
+    (run.batch, run.live, run.given, run.verify) = (entries, Some(live), Some(given), verify);
     run.write(root, Run::batch_task)?;
     progress.check()?;
     Ok(run.tally.result())

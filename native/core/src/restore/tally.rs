@@ -12,8 +12,8 @@ use crate::progress::{add, Progress};
 /// Problems that are kept; further ones are only counted.
 pub const MAX_PROBLEMS: usize = 100_000;
 
-/// Something that could not be restored as it was. `path` is below the root; `what` is `content`, `create`, `directory`,
-/// `owner`, `mode`, `times`, `xattrs`, `xattr NAME`, `device` or `link`.
+/// Something that could not be restored as it was. `path` is below the root; `what` is `content` or `directory` (which the store
+/// does not have), `create`, `write`, `owner`, `mode`, `times`, `xattrs`, `xattr NAME`, `device` or `link`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub path: Vec<u8>,
@@ -47,6 +47,18 @@ pub(super) struct Tally {
     verified: AtomicU64,
     problem_count: AtomicU64,
     problems: Mutex<Vec<Problem>>,
+}
+
+impl Problem {
+    /// Whether it is the store that does not have it. Without a path a link is the whole table of links.
+    pub fn is_damage(&self) -> bool {
+        matches!(&self.what[..], "content" | "directory") || (self.what == "link" && self.path.is_empty())
+    }
+
+    /// Whether the entry is not there, or not whole.
+    pub fn is_loss(&self) -> bool {
+        self.is_damage() || matches!(&self.what[..], "create" | "write" | "device" | "link")
+    }
 }
 
 impl Tally {

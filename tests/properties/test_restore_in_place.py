@@ -1,0 +1,305 @@
+"""Restores over living trees that hypothesis thinks up: what is on disk afterwards is what a model
+says (tests/restore_model.py), an undo brings everything back, and undoing that restores again.
+
+By default some examples of each; `-m slow` runs many (SNAP_EXAMPLES says how many).
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+import snapstore
+from restore_model import InTheWay, Model, Outcome, check_links, partition
+from snapstore import ConflictsFound, NothingToUndo, Store, TargetInvalid
+from snapstore.model.results import RestoreResult
+from tree_plans import Change, Plan, build, change_tree, changes, plans
+from tree_scan import Facts, assert_same, scan
+
+MANY = int(os.environ.get("SNAP_EXAMPLES", "400"))
+STRATEGIES = ["overwrite", "overwrite", "merge", "keep-original", "newer", "fail"]
+
+
+def examples(count: int) -> settings:
+    return settings(
+        max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A directory for one example."""
+    path = Path(tempfile.mkdtemp(prefix="snap-place-")).resolve()
+    try:
+        yield path
+    finally:
+        subprocess.run(["chmod", "-R", "u+rwx", path], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(path)
+
+
+def no_links(tree: Facts) -> Facts:
+    return {path: replace(fact, group=None) for path, fact in tree.items()}
+
+
+def strip_hidden(tree: Facts, hidden: bool) -> Facts:
+    return {path: fact for path, fact in tree.items() if not (hidden and is_hidden(path))}
+
+
+def is_hidden(path: bytes) -> bool:
+    """What the pattern `h` leaves out."""
+    return b"h" in path.split(b"/")
+
+
+def check_counts(plan: Any, outcome: Outcome, result: RestoreResult, top: Path) -> None:
+    assert plan is not None
+    around = len(os.fsencode(top)) + 1
+    conflicts = {conflict.path[around:]: conflict.taken for conflict in plan.conflicts}
+    assert conflicts == outcome.conflicts, (conflicts, outcome.conflicts)
+    assert plan.extra_count == len(outcome.extras), (plan.extras, outcome.extras)
+    assert result.problems == [], result.problems
+
+
+def assert_as(expected: Facts, actual: Facts, seen: Callable[[bytes], bool] | None) -> None:
+    """The same in all respects. Which links go to paths that the restore does not see (all others
+    are `seen`) it cannot know.
+    """
+    if seen is None:
+        assert_same(expected, actual)
+        return
+    assert_same(no_links(expected), no_links(actual))
+    paths = [path for path in expected if seen(path)]
+    assert partition(actual, paths) == partition(expected, paths)
+
+
+def restore_and_back(
+    store: Store,
+    ref: str,
+    scope: Path,
+    expected: Facts,
+    outcome: Outcome,
+    undo: Path,
+    seen: Callable[[bytes], bool] | None = None,
+    **options: Any,
+) -> None:
+    """Restores, holds that against what is expected of `scope`, undoes, and undoes the undo."""
+    before = scan(scope)
+    predicted = store.restore(ref, dry_run=True, **options)
+    assert_same(before, scan(scope))
+    result = store.restore(ref, **options)
+    after = scan(scope)
+    assert_same(no_links(expected), no_links(after))
+    assert result.plan is not None and predicted.plan is not None
+    assert predicted.plan.to_dict() == result.plan.to_dict()
+    check_counts(result.plan, outcome, result, undo)
+    if result.plan.is_empty:
+        assert_same(before, after)
+        assert result.safety_snapshot is None
+        event("nothing to do")
+        return
+    assert result.safety_snapshot is not None
+    event("restored")
+    back = store.undo(undo)
+    assert back.problems == []
+    assert_as(before, scan(scope), seen)
+    again = store.undo(undo)
+    assert again.problems == []
+    after_again = scan(scope)
+    assert_as(after, after_again, seen)
+    last = store.restore(ref, **options)
+    assert last.plan is not None
+    assert last.plan.is_empty, last.plan.to_dict()["steps"]
+    assert_same(after_again, scan(scope))
+
+
+def check_whole(
+    tree: list[Plan],
+    first: list[Change],
+    second: list[Change],
+    *,
+    restored: int,
+    strategy: str = "overwrite",
+    delete: bool = False,
+    hides: bool = False,
+) -> None:
+    """Two snapshots with changes after each; one of them is restored."""
+    with workplace() as place:
+        top = place / "live/tree"
+        top.parent.mkdir()
+        build(os.fsencode(top), tree)
+        rules: dict[str, Any] = {"exclude": ["h"]} if hides else {}
+        with snapstore.init(place / "store") as store:
+            taken = []
+            for made in (first, second):
+                result = store.create(top, **rules)
+                assert result.snapshot is not None and not result.unreadable
+                taken.append((result.snapshot.id, strip_hidden(scan(top), hides)))
+                change_tree(os.fsencode(top), made)
+            id, wanted = taken[restored]
+            live, around = scan(top), scan(top.parent)
+            model = Model(
+                live,
+                wanted,
+                taken[-1][1],
+                strategy=strategy,
+                delete=delete,
+                hidden=is_hidden if hides else lambda path: False,
+            )
+            options = {"strategy": strategy, "delete": delete}
+            try:
+                outcome = model.run()
+            except InTheWay:
+                with pytest.raises(TargetInvalid):
+                    store.restore(id, **options)
+                assert_same(around, scan(top.parent))
+                event("in the way")
+                return
+            if strategy == "fail" and outcome.conflicts:
+                with pytest.raises(ConflictsFound):
+                    store.restore(id, **options)
+                assert_same(around, scan(top.parent))
+                return
+            expected = {
+                path: fact for path, fact in around.items() if not path.startswith(b"tree")
+            }
+            expected |= {b"tree/" + path if path else b"tree": f for path, f in outcome.tree.items()}
+            seen = (lambda path: not is_hidden(path)) if hides else None
+            restore_and_back(store, id, top.parent, expected, outcome, top, seen, **options)
+            if strategy == "overwrite":
+                check_links(outcome, live, wanted, scan(top))
+
+
+numbers = st.sampled_from([0, 0, 1])
+
+
+@examples(60)
+@given(plans(), changes(), changes(), numbers, st.booleans(), st.booleans())
+def test_what_is_restored_is_what_was_taken(
+    tree: list[Plan],
+    first: list[Change],
+    second: list[Change],
+    restored: int,
+    delete: bool,
+    hides: bool,
+) -> None:
+    check_whole(tree, first, second, restored=restored, delete=delete, hides=hides)
+
+
+@pytest.mark.slow
+@examples(MANY)
+@given(plans(60), changes(20), changes(20), numbers, st.booleans(), st.booleans())
+def test_what_is_restored_is_what_was_taken_many(
+    tree: list[Plan],
+    first: list[Change],
+    second: list[Change],
+    restored: int,
+    delete: bool,
+    hides: bool,
+) -> None:
+    check_whole(tree, first, second, restored=restored, delete=delete, hides=hides)
+
+
+strategies = st.sampled_from(STRATEGIES)
+
+
+@examples(60)
+@given(plans(), changes(), changes(), numbers, strategies, st.booleans(), st.booleans())
+def test_strategies_decide_as_the_model_says(
+    tree: list[Plan],
+    first: list[Change],
+    second: list[Change],
+    restored: int,
+    strategy: str,
+    delete: bool,
+    hides: bool,
+) -> None:
+    options = {"strategy": strategy, "delete": delete, "hides": hides}
+    check_whole(tree, first, second, restored=restored, **options)
+
+
+# What was found once
+
+
+def simple(place: Path) -> Path:
+    """A directory with two files, `a` and `b`."""
+    top = place / "tree"
+    top.mkdir()
+    for name in ("a", "b"):
+        (top / name).write_bytes(name.encode())
+    return top
+
+
+def test_a_file_that_gets_attributes_and_a_link(tmp_path: Path) -> None:
+    """The link is made before the attributes are set: that changes the file's ctime."""
+    top = simple(tmp_path)
+    (top / "b").unlink()
+    os.link(top / "a", top / "b")
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        taken = scan(top)
+        (top / "b").unlink()
+        (top / "a").chmod(0o600)
+        changed = scan(top)
+        assert store.restore("latest").success
+        assert_same(taken, scan(top))
+        store.undo(top)
+        assert_same(changed, scan(top))
+
+
+@pytest.mark.parametrize("strategy", ["merge", "keep-original"])
+def test_what_is_in_a_directory_counts_with_it_where_the_snapshot_has_none(
+    tmp_path: Path, strategy: str
+) -> None:
+    """Head: a directory. On disk a file in it was edited; the snapshot has a file there."""
+    top = tmp_path / "tree"
+    (top / "d").mkdir(parents=True)
+    (top / "d/file").write_bytes(b"1")
+    with snapstore.init(tmp_path / "store") as store:
+        head = store.create(top).snapshot
+        shutil.rmtree(top / "d")
+        (top / "d").write_bytes(b"no directory")
+        other = store.create(top).snapshot
+        assert head is not None and other is not None
+        store.restore(head.id)
+        (top / "d/file").write_bytes(b"2")
+        live = scan(top)
+        result = store.restore(other.id, strategy=strategy)
+        assert [conflict.path for conflict in result.conflicts] == [os.fsencode(top / "d")]
+        assert (top / "d/file").read_bytes() == b"2"
+        assert_same({b"d": live[b"d"]}, {b"d": scan(top)[b"d"]})
+
+
+def test_links_are_made_to_what_stands_of_the_paths_that_were_chosen(tmp_path: Path) -> None:
+    """The first link of a file was not chosen, another one is there already: the third joins it."""
+    top = simple(tmp_path)
+    for name in ("c", "d"):
+        os.link(top / "a", top / name)
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        (top / "a").unlink()
+        (top / "c").unlink()
+        assert store.restore("latest", paths=[top / "c", top / "d"]).success
+        assert (top / "c").stat().st_ino == (top / "d").stat().st_ino
+        again = store.restore("latest", paths=[top / "c", top / "d"])
+        assert again.plan is not None and again.plan.is_empty
+
+
+def test_a_link_of_what_merge_keeps_is_not_restored_again_and_again(tmp_path: Path) -> None:
+    top = simple(tmp_path)
+    os.link(top / "a", top / "c")
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        shutil.copy2(top / "a", top / "new")
+        (top / "new").rename(top / "c")
+        (top / "a").write_bytes(b"changed")
+        store.restore("latest", strategy="merge")
+        again = store.restore("latest", strategy="merge")
+        assert again.plan is not None and again.plan.is_empty
