@@ -84,12 +84,20 @@ class RestorePoint:
 
 def _uninterrupted(work: Callable[[], None]) -> None:
     """Does work in a thread that Ctrl-C does not reach: half of it would be worse than none."""
-    thread = threading.Thread(target=work, name="snapstore-restore-point")
-    try:
-        thread.start()
-    except RuntimeError:  # the interpreter is ending
-        work()
-        return
-    while thread.is_alive():
+    once, done = threading.Lock(), threading.Event()
+
+    def carry_out() -> None:
+        if once.acquire(blocking=False):
+            try:
+                work()
+            finally:
+                done.set()
+
+    while not done.is_set():
         with contextlib.suppress(KeyboardInterrupt):
-            thread.join()
+            if not once.locked():
+                try:
+                    threading.Thread(target=carry_out, name="snapstore-restore-point").start()
+                except RuntimeError:  # the interpreter is ending
+                    carry_out()
+            done.wait()

@@ -95,7 +95,9 @@ class Job:
 
     @property
     def pid(self) -> int | None:
-        """Number of its process while it is there."""
+        """Number of its process while it is at work."""
+        if self.end is not None:
+            return None
         try:
             number = int((self.place / "lock").read_text("ascii"))
         except (FileNotFoundError, ValueError):
@@ -241,9 +243,12 @@ class Jobs:
         before = time.time() - FORGOTTEN_S
         with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    if _touched(Path(entry.path)) < before and not _is_alive(Path(entry.path)):
-                        shutil.rmtree(entry.path, ignore_errors=True)
+                place = Path(entry.path)
+                if not _NAME.fullmatch(entry.name.removeprefix(_NEW)):
+                    continue
+                with contextlib.suppress(OSError):
+                    if _touched(place) < before and not Job(place, {}).is_alive:
+                        shutil.rmtree(place, ignore_errors=True)
 
 
 def read(place: Path) -> Job | None:
@@ -262,7 +267,3 @@ def _touched(place: Path) -> float:
     with os.scandir(place) as files:
         times = [file.stat(follow_symlinks=False).st_mtime for file in files]
     return max([place.stat().st_mtime, *times])
-
-
-def _is_alive(place: Path) -> bool:
-    return Job(place, {}).is_alive
