@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import mini_writer as mini
 import pytest
 
 import snapstore
-import mini_writer as mini
 from snapstore import RestoreUnfinished, SnapstoreError, Store
 from tree_scan import Facts, assert_same, scan
 

@@ -367,7 +367,8 @@ impl Walk<'_> {
             true => {
                 // Where only one side has a directory nothing below is compared: what is in it counts with it.
                 let is_delete = sides.wanted.is_none();
-                let deep = !is_delete && !(is_directory(&sides.live) && is_directory(&sides.wanted));
+                let both = is_directory(&sides.live) && is_directory(&sides.wanted);
+                let deep = !(is_delete || both);
                 (!same(&sides.live, &sides.head, deep), !same(&sides.wanted, &sides.head, deep))
             }
             // Without it, who changed what cannot be told: it matters only to who wants to keep something.

@@ -268,7 +268,7 @@ fn paths_that_do_not_exist_are_told_before_anything_is_written() {
         (Some("dir/small/x"), None),
         (Some("dir/../dir"), None),
         (Some("dir/symlink/x"), None),
-        (None, Some("dir/small")),
+        (Some("dir/small"), Some("dir/small")),
         (None, Some("nope")),
     ] {
         let paths = paths.map(|path| vec![b"links".to_vec(), path.as_bytes().to_vec()]);
