@@ -115,6 +115,11 @@ def _seccomp() -> bool:
         return False
 
 
+def _fuse() -> bool:
+    """File systems can be served from a process."""
+    return _root() and os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "root": _root,
     "unprivileged": _unprivileged,
@@ -127,6 +132,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "preallocation": _preallocation,
     "trace": _trace,
     "seccomp": _seccomp,
+    "fuse": _fuse,
 }
 
 

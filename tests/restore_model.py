@@ -18,8 +18,8 @@ class InTheWay(Exception):
 
 @dataclass
 class Outcome:
-    """The tree afterwards, and what a plan has to say of it. `theirs`: paths that are the snapshot's
-    now, `extras`: paths that it does not have and that stay because they are not to be deleted.
+    """The tree afterwards, and what a plan has to say of it. `theirs`: paths that are the
+    snapshot's now, `extras`: paths that it does not have and that are not to be deleted.
     """
 
     tree: Facts = field(default_factory=dict)
@@ -81,22 +81,22 @@ class Model:
 
     def _on_the_way(self, path: Path) -> bool:
         """Only a directory on the way to what was chosen."""
-        if self.chosen is None or self._is_chosen(path):
+        if self.chosen is None or self.is_chosen(path):
             return False
         inside = path + b"/" if path else b""
         return any(one.startswith(inside) for one in self.chosen)
 
-    def _is_chosen(self, path: Path) -> bool:
-        assert self.chosen is not None
-        return any(one in (b"", path) or path.startswith(one + b"/") for one in self.chosen)
+    def is_chosen(self, path: Path) -> bool:
+        """Whether a path, or a directory that it is in, was chosen."""
+        return self.chosen is None or any(
+            one in (b"", path) or path.startswith(one + b"/") for one in self.chosen
+        )
 
     def _visit(self, path: Path) -> None:
         live, wanted = self.live.get(path), self.wanted.get(path)
         if self.chosen is not None and self._on_the_way(path):
             self._pass_through(path, live, wanted)
-        elif self.chosen is not None and not self._is_chosen(path):
-            self._keep(path)
-        elif live is None and wanted is None:
+        elif not self.is_chosen(path) or (live is None and wanted is None):
             self._keep(path)
         elif wanted is None:
             self._extra(path)

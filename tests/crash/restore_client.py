@@ -12,18 +12,22 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import snapstore
+from snapstore.base.errors import RestoreUnfinished
 from tree_scan import Fact, Facts, differences, scan
 
 SERVER = Path(__file__).with_name("restore_server.py")
 PATIENCE_S = 60.0
 STAGING = ".snapstore-restore-"
+WAYS = ("resume", "abort")
+RESTORE = {"delete": True}
 PATCHED = b"large"
 """The file of which only a part is written, where it stands."""
 
@@ -49,6 +53,14 @@ class Outcome:
 
     def last(self, count: int = 6) -> str:
         return "\n".join(self.log[-count:])
+
+
+def build_trap(place: Path) -> Path:
+    """The library that asks about calls."""
+    library, source = place / "trap.so", Path(__file__).with_name("trap.c")
+    build = ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source]
+    subprocess.run(build, check=True)
+    return library
 
 
 class Operations:
@@ -84,7 +96,8 @@ class Operations:
     ) -> Outcome:
         """One operation. `at`: which call meets what `mode` says: `kill`, `fail` (with `error`),
         `pass over`; `for_good`: later ones too; `first`: calls before one with such a name do not
-        count.
+        count. `forgotten`: the first call with such a line in the log is passed over. `mutant`: a
+        step that is taken out of the library.
         """
         request = {"store": os.fspath(store), "op": op, "arguments": arguments, **failure}
         line = json.dumps({**request, "options": options or {}}) + "\n"
@@ -261,44 +274,66 @@ def change(top: Path) -> None:
 
 
 class Scene:
-    """A store with a snapshot, and a tree that has become another since: both can be had anew."""
+    """A store with a snapshot, and a tree that has become another since: both can be had anew.
+    `mounts`: directories of the tree that are file systems of their own.
+    """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(
+        self,
+        place: Path,
+        make: Callable[[Path], None] = make_wanted,
+        change: Callable[[Path], None] = change,
+        mounts: Sequence[str] = (),
+    ) -> None:
+        self.place, self.mounts = place, mounts
         self.store, self.top = place / "scene" / "store", place / "scene" / "tree"
-        self.top.mkdir(parents=True)
-        make_wanted(self.top)
+        self._mount()
+        make(self.top)
         self.wanted = scan(self.top)
         with snapstore.init(self.store) as store:
             self.id = store.create(self.top).snapshot.id
         change(self.top)
         self.before = scan(self.top)
         self.saved = place / "saved"
-        (place / "scene").rename(self.saved)
+        subprocess.run(["cp", "-a", place / "scene", self.saved], check=True)
 
     def __enter__(self) -> "Scene":
         return self
 
     def __exit__(self, *error: object) -> None:
         """Leaves nothing that somebody who is not root could not remove."""
+        self._unmount()
         subprocess.run(["chmod", "-R", "u+rwX", self.place], check=True)
 
     def renew(self) -> None:
         """Everything as it was at first. Inodes are others."""
         scene = self.place / "scene"
+        self._unmount()
         if scene.exists():
             remove(scene)
-        subprocess.run(["cp", "-a", self.saved, scene], check=True)
+        self._mount()
+        subprocess.run(["cp", "-a", f"{self.saved}/.", scene], check=True)
+
+    def _mount(self) -> None:
+        self.top.mkdir(parents=True)
+        for name in self.mounts:
+            (self.top / name).mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", self.top / name]
+            subprocess.run(mount, check=True)
+
+    def _unmount(self) -> None:
+        for name in self.mounts:
+            if (self.top / name).is_mount():
+                subprocess.run(["umount", "-l", self.top / name], check=True)
 
     def staging(self) -> list[str]:
-        return [name for name in os.listdir(self.top) if name.startswith(STAGING)]
+        places = [self.top, *(self.top / name for name in self.mounts)]
+        return [name for at in places for name in os.listdir(at) if name.startswith(STAGING)]
 
     def look(self) -> Facts:
         """The tree, without staging directories and the hard links in them."""
-        found = scan(self.top)
-        found = {
-            path: fact for path, fact in found.items() if not path.startswith(STAGING.encode())
-        }
+        mark = b"/" + STAGING.encode()
+        found = {path: fact for path, fact in scan(self.top).items() if mark not in b"/" + path}
         groups: dict[bytes, list[bytes]] = {}
         for path, fact in found.items():
             if fact.group is not None:
@@ -334,9 +369,88 @@ def assert_whole(scene: Scene, found: Facts, *, announced: bool) -> None:
             assert substance(found.get(path)) in sides, (path, found.get(path))
 
 
-def is_as(expected: Facts, found: Facts) -> bool:
-    return not differences(expected, found)
-
-
 def only_time_of_top(lines: Sequence[str]) -> bool:
-    return len(lines) == 1 and lines[0].startswith("b'': mtime_ns")
+    return len(lines) == 1 and lines[0].startswith(("b'': mtime_ns", "b'mounted': mtime_ns"))
+
+
+def assert_unfinished(call: Callable[..., Any], top: Path) -> None:
+    try:
+        call(top)
+    except RestoreUnfinished:
+        return
+    raise AssertionError("it must not be possible")
+
+
+class Judge:
+    """What is found after a restore had trouble, and what becomes of it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.states: Counter[str] = Counter()
+        self.faults: list[str] = []
+
+    def may_miss_time(self, outcome: Outcome) -> bool:
+        """Whether it died between the call that made or removed a staging directory, and that which
+        sets the time of the directory around it again.
+        """
+        if not outcome.was_killed or len(outcome.log) < 2:
+            return False
+        call, name, *_ = outcome.log[-2].split(" ")
+        return call in ("mkdirat", "unlinkat") and name.startswith(STAGING)
+
+    def expect(self, what: str, expected: str, outcome: Outcome) -> None:
+        lines = differences(getattr(self.scene, expected), self.scene.look())
+        if lines and not (only_time_of_top(lines) and self.may_miss_time(outcome)):
+            raise AssertionError(f"{what}: not as {expected}:\n" + "\n".join(lines[:6]))
+
+    def judge(self, outcome: Outcome, way: str, name: str, then: str = "wanted") -> None:
+        """Notes what is wrong after `outcome`, and after going `way` from there. `then`: the tree
+        that is there when it came through.
+        """
+        try:
+            self.look(outcome, way, then)
+        except (AssertionError, snapstore.SnapstoreError) as error:
+            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            self.faults.append(f"{name}, {way}, after\n{outcome.last()}\n{kind}{error}\n")
+
+    def look(self, outcome: Outcome, way: str, then: str = "wanted") -> None:
+        scene = self.scene
+        with snapstore.open(scene.store) as store:
+            journals = store.unfinished(scene.top)
+            states = [journal.state for journal in journals]
+            self.states[",".join(states) or "none"] += 1
+            assert len(journals) == min(1, len(scene.staging())), (states, scene.staging())
+            assert_whole(scene, scene.look(), announced=states in (["ready"], ["reverting"]))
+            if not states:
+                expected = "before" if outcome.error else then
+                if outcome.was_killed:
+                    is_former = not differences(scene.before, scene.look(), ignore=["mtime_ns"])
+                    expected = "before" if is_former else "wanted"
+                self.expect("without a journal", expected, outcome)
+                return
+            state = states[0]
+            if state == "staging":
+                self.expect("while it was staged", "before", outcome)
+            if way == "resume":
+                if state == "reverting":
+                    assert_unfinished(store.resume, scene.top)
+                    way = "abort"
+                else:
+                    store.resume(scene.top)
+                    after = "before" if state == "staging" else "wanted"
+            if way == "abort":
+                after = "before"
+                if state == "removing":
+                    assert_unfinished(store.abort, scene.top)
+                    store.resume(scene.top)
+                    self.expect("after resuming what was being removed", "wanted", outcome)
+                    store.undo(scene.top, delete=True)
+                else:
+                    store.abort(scene.top)
+            self.expect(f"{way} from {state}", after, outcome)
+            assert not store.unfinished(scene.top)
+            assert not scene.staging()
+
+    def verdict(self) -> None:
+        print(dict(self.states))
+        assert not self.faults, f"{len(self.faults)} faults:\n" + "\n".join(self.faults[:20])

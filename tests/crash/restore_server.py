@@ -25,10 +25,10 @@ def mutate(name: str) -> None:
     """Takes a step out of the library, in this process."""
     if name == "an error takes nothing back":
         restoring.inplace._take_back = lambda *arguments: None
-    elif name == "resume only clears away":
+    elif name == "resuming only clears away":
+        transaction = unfinished._native.open_transaction
         unfinished.resume = lambda repository, target, observer: [
-            unfinished._native.open_transaction(one.path)[0].remove()
-            for one in unfinished.find([target])
+            transaction(one.path)[0].remove() or one for one in unfinished.find([target])
         ]
     else:
         raise ValueError(name)
@@ -84,6 +84,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             MODES[request.get("mode", "kill")],
             request.get("error", 0),
             int(request.get("for_good", False)),
+            request.get("forgotten", "").encode(),
             log,
             ctypes.c_size_t(LOG_BYTES),
         )

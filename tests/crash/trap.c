@@ -146,12 +146,29 @@ static const char *read_name(pid_t pid, unsigned long at, char *name, size_t siz
     return name;
 }
 
+/* How many bytes a call would have written. */
+static long long written(const char *name, const struct seccomp_notif *question)
+{
+    struct iovec parts[64];
+    unsigned long long count = question->data.args[2];
+    if (!strchr(name, 'v'))
+        return (long long)count;
+    struct iovec to = {parts, sizeof parts}, from = {(void *)question->data.args[1], count * sizeof *parts};
+    long long sum = 0;
+    if (count <= 64 && process_vm_readv((pid_t)question->pid, &to, 1, &from, 1, 0) == (ssize_t)from.iov_len)
+        for (unsigned long long i = 0; i < count; i++)
+            sum += (long long)parts[i].iov_len;
+    return sum;
+}
+
 enum { KILL = 0, FAIL = 1, PASS_OVER = 2 };
 
 /* Answers the questions of process `pid` until it ends, and returns how many calls there were since the first one with a
    name that begins with `first` (NULL or empty: all). The `k`-th of these (0: none) meets what `mode` says; with `for_good`
-   those after it too. `log` gets a line for each. */
-long trap_serve(int listener, int pid, const char *first, long k, int mode, int error, int for_good, char *log, size_t size)
+   those after it too. `log` gets a line for each. Besides, the first call whose line begins with `forgotten` (NULL or empty:
+   none) is passed over. */
+long trap_serve(int listener, int pid, const char *first, long k, int mode, int error, int for_good, const char *forgotten,
+                char *log, size_t size)
 {
     long count = 0;
     int begun = !first || !*first;
@@ -178,8 +195,16 @@ long trap_serve(int listener, int pid, const char *first, long k, int mode, int 
         struct seccomp_notif_resp answer = {question.id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE};
         if (begun) {
             count++;
-            if (used < size)
-                used += (size_t)snprintf(log + used, size - used, "%s %s %s\n", call->name, path, other);
+            char line[600];
+            int length = snprintf(line, sizeof line, "%s %s %s\n", call->name, path, other);
+            if (used + (size_t)length < size)
+                used += (size_t)sprintf(log + used, "%s", line);
+            if (forgotten && *forgotten && !strncmp(line, forgotten, strlen(forgotten))) {
+                forgotten = NULL;
+                answer.flags = 0;
+                if (strstr(call->name, "write"))
+                    answer.val = written(call->name, &question);
+            }
             if (count == k || (k && for_good && count > k)) {
                 if (mode == KILL) {
                     kill(pid, SIGKILL);
@@ -188,7 +213,7 @@ long trap_serve(int listener, int pid, const char *first, long k, int mode, int 
                 answer.flags = 0;
                 answer.error = mode == FAIL ? -error : 0;
                 if (mode == PASS_OVER && strstr(call->name, "write"))
-                    answer.val = (long long)question.data.args[2];
+                    answer.val = written(call->name, &question);
             }
         }
         ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import snapstore
-from restore_model import InTheWay, Model, Outcome, check_links, partition
-from snapstore import ConflictsFound, NothingToUndo, Store, TargetInvalid
+from restore_model import InTheWay, Model, Outcome, below, check_links, join, partition
+from snapstore import ConflictsFound, NothingToUndo, RestoreUnfinished, Store, TargetInvalid
 from snapstore.model.results import RestoreResult
-from tree_plans import Change, Plan, build, change_tree, changes, plans
+from tree_plans import Change, Plan, build, change_tree, changes, plan_entries, plans
 from tree_scan import Facts, assert_same, scan
 
 MANY = int(os.environ.get("SNAP_EXAMPLES", "400"))
@@ -59,9 +59,9 @@ def is_hidden(path: bytes) -> bool:
     return b"h" in path.split(b"/")
 
 
-def check_counts(plan: Any, outcome: Outcome, result: RestoreResult, top: Path) -> None:
+def check_counts(plan: Any, outcome: Outcome, result: RestoreResult, scope: Path) -> None:
     assert plan is not None
-    around = len(os.fsencode(top)) + 1
+    around = len(os.fsencode(scope)) + 1
     conflicts = {conflict.path[around:]: conflict.taken for conflict in plan.conflicts}
     assert conflicts == outcome.conflicts, (conflicts, outcome.conflicts)
     assert plan.extra_count == len(outcome.extras), (plan.extras, outcome.extras)
@@ -99,7 +99,7 @@ def restore_and_back(
     assert_same(no_links(expected), no_links(after))
     assert result.plan is not None and predicted.plan is not None
     assert predicted.plan.to_dict() == result.plan.to_dict()
-    check_counts(result.plan, outcome, result, undo)
+    check_counts(result.plan, outcome, result, scope)
     if result.plan.is_empty:
         assert_same(before, after)
         assert result.safety_snapshot is None
@@ -108,16 +108,42 @@ def restore_and_back(
     assert result.safety_snapshot is not None
     event("restored")
     back = store.undo(undo)
-    assert back.problems == []
+    assert back.problems == [], back.problems
     assert_as(before, scan(scope), seen)
     again = store.undo(undo)
-    assert again.problems == []
+    assert again.problems == [], again.problems
     after_again = scan(scope)
     assert_as(after, after_again, seen)
     last = store.restore(ref, **options)
-    assert last.plan is not None
-    assert last.plan.is_empty, last.plan.to_dict()["steps"]
+    if last.in_place:  # else the target is empty
+        assert last.plan is not None
+        assert last.plan.is_empty, last.plan.to_dict()["steps"]
     assert_same(after_again, scan(scope))
+
+
+def restore_unsaved(
+    store: Store, ref: str, scope: Path, expected: Facts, undo: Path, **options: Any
+) -> None:
+    """Without a safety snapshot: what a store that can be written does not keep is gone; one that
+    cannot has it kept beside the target.
+    """
+    before, saved = scan(scope), options.get("safety", True)
+    result = store.restore(ref, **options)
+    assert result.plan is not None and result.safety_snapshot is None
+    keeps = saved and not result.plan.is_empty
+    after = {path: fact for path, fact in scan(scope).items() if b".snapstore-" not in path}
+    assert_same(no_links(expected), no_links(after))
+    if not keeps:
+        with pytest.raises(NothingToUndo):
+            store.undo(undo)
+        return
+    with pytest.raises(RestoreUnfinished, match="kept in"):
+        store.restore(ref, **options)
+    store.undo(undo, dry_run=True)
+    assert store.undo(undo).problems == []
+    assert_same(before, scan(scope))  # all that was there: links to anything, too
+    with pytest.raises(NothingToUndo):
+        store.undo(undo)
 
 
 def check_whole(
@@ -129,6 +155,7 @@ def check_whole(
     strategy: str = "overwrite",
     delete: bool = False,
     hides: bool = False,
+    saves: str = "safety",
 ) -> None:
     """Two snapshots with changes after each; one of them is restored."""
     with workplace() as place:
@@ -167,12 +194,15 @@ def check_whole(
                     store.restore(id, **options)
                 assert_same(around, scan(top.parent))
                 return
-            expected = {
-                path: fact for path, fact in around.items() if not path.startswith(b"tree")
-            }
-            expected |= {b"tree/" + path if path else b"tree": f for path, f in outcome.tree.items()}
+            expected, whole = placed(around, {b"tree": outcome})
+            if saves != "safety":
+                mode = "rw" if saves == "nothing" else "r"
+                options["safety"] = mode == "r"
+                with snapstore.open(place / "store", mode=mode) as again:
+                    restore_unsaved(again, id, top.parent, expected, top, **options)
+                return
             seen = (lambda path: not is_hidden(path)) if hides else None
-            restore_and_back(store, id, top.parent, expected, outcome, top, seen, **options)
+            restore_and_back(store, id, top.parent, expected, whole, top, seen, **options)
             if strategy == "overwrite":
                 check_links(outcome, live, wanted, scan(top))
 
@@ -223,6 +253,168 @@ def test_strategies_decide_as_the_model_says(
 ) -> None:
     options = {"strategy": strategy, "delete": delete, "hides": hides}
     check_whole(tree, first, second, restored=restored, **options)
+
+
+@examples(40)
+@given(plans(), changes(), changes(), strategies, st.booleans(), st.booleans(), st.booleans())
+def test_without_a_safety_snapshot(
+    tree: list[Plan],
+    first: list[Change],
+    second: list[Change],
+    strategy: str,
+    delete: bool,
+    hides: bool,
+    reads: bool,
+) -> None:
+    options = {"strategy": strategy, "delete": delete, "hides": hides}
+    saves = "beside the target" if reads else "nothing"
+    check_whole(tree, first, second, restored=0, saves=saves, **options)
+
+
+# Parts, other places, several roots
+
+
+def placed(around: Facts, outcomes: dict[bytes, Outcome]) -> tuple[Facts, Outcome]:
+    """A tree with what becomes of some of its paths, and all that comes of it."""
+    expected = dict(around)
+    whole = Outcome()
+    for name, outcome in outcomes.items():
+        for path in below(around, name):
+            del expected[join(name, path)]
+        expected |= {join(name, path): fact for path, fact in outcome.tree.items()}
+        whole.conflicts |= {join(name, path): taken for path, taken in outcome.conflicts.items()}
+        whole.extras |= {join(name, path) for path in outcome.extras}
+    return expected, whole
+
+
+def check_part(
+    tree: list[Plan], made: list[Change], picks: list[int], delete: bool, within: bool
+) -> None:
+    """Chosen paths come back, and nothing else changes."""
+    with workplace() as place:
+        top = place / "live/tree"
+        top.parent.mkdir()
+        build(os.fsencode(top), tree)
+        with snapstore.init(place / "store") as store:
+            result = store.create(top)
+            assert result.snapshot is not None
+            id, wanted = result.snapshot.id, scan(top)
+            change_tree(os.fsencode(top), made)
+            live, around = scan(top), scan(top.parent)
+            chosen = {sorted(wanted)[pick % len(wanted)] for pick in picks[: 1 if within else 3]}
+            paths = [os.path.join(os.fsencode(top), path).rstrip(b"/") for path in chosen]
+            model = Model(live, wanted, wanted, delete=delete, chosen=chosen)
+            options: dict[str, Any] = {"delete": delete}
+            if within:
+                id = f"{id}:{os.fsdecode(paths[0])}"
+            else:
+                options["paths"] = paths
+            expected, outcome = placed(around, {b"tree": model.run()})
+            seen = lambda path: model.is_chosen(path[len(b"tree/") :])  # noqa: E731
+            restore_and_back(store, id, top.parent, expected, outcome, top.parent, seen, **options)
+
+
+@examples(40)
+@given(plans(), changes(), st.lists(st.integers(0, 60), min_size=1), st.booleans(), st.booleans())
+def test_chosen_paths_come_back_and_nothing_else(
+    tree: list[Plan], made: list[Change], picks: list[int], delete: bool, within: bool
+) -> None:
+    check_part(tree, made, picks, delete, within)
+
+
+def check_elsewhere(
+    tree: list[Plan], other: list[Plan], made: list[Change], pick: int | None, delete: bool
+) -> None:
+    """A snapshot, or a directory in it, becomes a directory of another place that has entries."""
+    with workplace() as place:
+        top, target = place / "tree", place / "live/other"
+        target.parent.mkdir()
+        build(os.fsencode(top), tree)
+        with snapstore.init(place / "store") as store:
+            result = store.create(top)
+            assert result.snapshot is not None
+            id, wanted = result.snapshot.id, scan(top)
+            build(os.fsencode(target), other or tree)
+            change_tree(os.fsencode(target), made)
+            live, around = scan(target), scan(target.parent)
+            if len(live) == 1:
+                return  # an empty target is not restored over
+            directories = sorted(p for p, fact in wanted.items() if fact.type == "directory")
+            if pick is not None:
+                path = directories[pick % len(directories)]
+                wanted = below(wanted, path)
+                id = f"{id}:{os.fsdecode(os.path.join(os.fsencode(top), path).rstrip(b'/'))}"
+            model = Model(live, wanted, None, delete=delete)
+            expected, outcome = placed(around, {b"other": model.run()})
+            options: dict[str, Any] = {"delete": delete, "target": target}
+            seen = None if pick is None else lambda path: True
+            restore_and_back(store, id, target.parent, expected, outcome, target, seen, **options)
+
+
+@examples(40)
+@given(plans(), plans(12), changes(), st.none() | st.integers(0, 9), st.booleans())
+def test_another_place_becomes_what_was_taken(
+    tree: list[Plan], other: list[Plan], made: list[Change], pick: int | None, delete: bool
+) -> None:
+    check_elsewhere(tree, other, made, pick, delete)
+
+
+def check_roots(
+    trees: list[list[Plan]], file: Plan, made: list[list[Change]], gone: list[bool], delete: bool
+) -> None:
+    """Two directories and a file are roots of their own; each may be gone or be something else."""
+    with workplace() as place:
+        live = place / "live"
+        live.mkdir()
+        tops = [live / "one", live / "two", live / "file"]
+        for top, tree in zip(tops, trees, strict=False):
+            build(os.fsencode(top), tree)
+        build(os.fsencode(live / "scrap"), [replace(file, parent=0, name=b"x")])
+        if not os.path.lexists(live / "scrap/x"):
+            return
+        (live / "scrap/x").rename(tops[2])
+        with snapstore.init(place / "store") as store:
+            result = store.create(*tops)
+            assert result.snapshot is not None
+            wanted = [scan(top) for top in tops]
+            for top, step in zip(tops, made, strict=False):
+                change_tree(os.fsencode(top), step)
+            for top, is_gone in zip(tops, gone, strict=True):
+                if is_gone and top.is_dir() and not top.is_symlink():
+                    shutil.rmtree(top)
+                elif is_gone:
+                    top.unlink()
+            around = scan(live)
+            outcomes = {}
+            for top, facts in zip(tops, wanted, strict=True):
+                name = os.fsencode(top.name)
+                model = Model(below(around, name), facts, facts, delete=delete)
+                outcomes[name] = model.run()
+            expected, outcome = placed(around, outcomes)
+            options = {"delete": delete}
+            if result.snapshot.status == "ready":
+                id = result.snapshot.id
+                restore_and_back(
+                    store, id, live, expected, outcome, live, lambda path: True, **options
+                )
+
+
+@examples(40)
+@given(
+    st.lists(plans(10), min_size=2, max_size=2),
+    plan_entries().filter(lambda plan: plan.kind not in ("directory", "link")),
+    st.lists(changes(6), min_size=2, max_size=2),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+    st.booleans(),
+)
+def test_several_roots_come_back(
+    trees: list[list[Plan]],
+    file: Plan,
+    made: list[list[Change]],
+    gone: list[bool],
+    delete: bool,
+) -> None:
+    check_roots(trees, file, made, gone, delete)
 
 
 # What was found once

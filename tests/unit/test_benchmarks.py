@@ -98,7 +98,7 @@ def _versions(root: Path) -> Dataset:
     return Dataset(root, root / "tree", {})
 
 
-@pytest.mark.skipif(PEERS["rsync"].problem() is not None, reason="rsync is not there")
+@pytest.mark.needs("rsync")
 def test_rsync_rolls_a_tree_and_a_file_back(tmp_path: Path) -> None:
     data = _versions(tmp_path).copy(tmp_path / "live")
     peer, place = PEERS["rsync"], Place(tmp_path / "place")

@@ -164,7 +164,8 @@ class RestoreResult(_Result):
 
     `files`, `directories`, `others`: what was written anew, `bytes` its content. In place,
     `read_bytes` is what was read to see what is there, `plan` what was done (with `dry_run`: what
-    would be), and `safety_snapshot` what `undo` goes back to.
+    would be), and `safety_snapshot` what `undo` goes back to. An undo in a target beside which the
+    replaced was kept (the store was read-only) has neither plan nor snapshot.
     """
 
     snapshot: str

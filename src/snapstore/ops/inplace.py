@@ -86,7 +86,9 @@ class Request:
     """Called when everything is exchanged and told; raises when it is to be taken back."""
     observer: Observer | None = None
     moves_head: str | None = None
-    """The head afterwards; None: as it was."""
+    """The head afterwards; None: as it was, or none where a restore is taken back."""
+    was_head: str | None = None
+    """The head before, which an undo goes back to."""
     undoes: bool = False
     hooks: Mapping[str, Command] = field(default_factory=dict)
 
@@ -238,8 +240,8 @@ class _Restoring:
                 below[place.path] = step.strip
         record: dict[str, Any] = {"type": "restore", **request.user, "parts": parts}
         record["snapshot"] = request.snapshot.id
-        if request.base is not None:
-            record["head"] = request.base.id
+        if request.was_head is not None:
+            record["head"] = request.was_head
         return creating.Plan(
             places=tuple(found.values()),
             parent=request.base,
@@ -441,6 +443,8 @@ class _Restoring:
             "snapshot": request.snapshot.id,
             "source": request.source,
             "head": request.moves_head,
+            "was": request.was_head,
+            "undoes": int(request.undoes),
             "safety": safety,
             "paths": [to_text(step.target) for step in request.steps],
             "target": to_text(request.target),
@@ -472,7 +476,9 @@ class _Restoring:
         known = heads.find(request.source)
         if unchanged and known is None and request.moves_head is None:
             return
-        snapshot = request.moves_head or (known.snapshot if known else None)
+        snapshot = request.moves_head
+        if snapshot is None and known is not None and not request.undoes:
+            snapshot = known.snapshot
         if unchanged:
             safety = known.safety if known else None
         paths = tuple(to_text(step.target) for step in request.steps)

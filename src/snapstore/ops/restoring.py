@@ -9,13 +9,14 @@ from snapstore.base.bytestext import to_text
 from snapstore.base.errors import InvalidArgument, TargetInvalid
 from snapstore.base.progress import Observer
 from snapstore.base.units import duration_s
-from snapstore.model.restoring import Emit, Options
+from snapstore.model.restoring import Emit, Options, Unfinished
 from snapstore.model.results import RestoreResult
 from snapstore.model.snapshot import Snapshot, require_ready
-from snapstore.ops import commands, hooks, inplace, targets, undo
+from snapstore.ops import commands, hooks, inplace, targets, undo, unfinished
 from snapstore.ops import restore as fresh
 from snapstore.ops.create import user
 from snapstore.ops.inplace import Request
+from snapstore.ops.running import Meter
 from snapstore.ops.targets import Step
 from snapstore.repository.open import Repository
 
@@ -70,10 +71,11 @@ def restore(
         steps = targets.apart(reader, [_resolved(step) for step in steps])
     source = snapshot.source if target is None else _source(repository, steps)
     whole = within is None and not paths
+    base = repository.head(source, repository.host)
     request = Request(
         snapshot=snapshot,
         steps=steps,
-        base=repository.head(source, repository.host),
+        base=base,
         source=source,
         tool=tool,
         user={"id": user()},
@@ -81,6 +83,7 @@ def restore(
         extras="delete" if options.get("delete", False) else "keep",
         verify=verify,
         moves_head=snapshot.id if whole else None,
+        was_head=base.id if base is not None else None,
         emit=emit or _silent,
         stop=stop,
         settle=settle or _nothing,
@@ -106,19 +109,24 @@ def take_back(
     `restore` raises.
     """
     target = None if target is None else os.path.realpath(os.path.abspath(target))
+    one = undo.kept(repository, target)
+    if one is not None:
+        return _take_back_kept(repository, one, observer, options)
     safety, head = undo.last(repository, target)
     steps = undo.steps(safety)
-    before = undo.undone(safety)
+    source = head.source if head is not None else safety.source
+    was = repository.head(source, repository.host)
     request = Request(
         snapshot=safety,
         steps=steps,
         base=undo.restored(repository, safety),
-        source=head.source if head is not None else safety.source,
+        source=source,
         tool=tool,
         user={"id": user()},
         target=undo.target_of(safety),
         verify=verify,
-        moves_head=before,
+        moves_head=undo.undone(safety),
+        was_head=was.id if was is not None else None,
         undoes=True,
         emit=emit or _silent,
         stop=stop,
@@ -127,6 +135,32 @@ def take_back(
         **_known({**options, "force": True}),
     )
     return inplace.restore(repository, request)
+
+
+def _take_back_kept(
+    repository: Repository, one: Unfinished, observer: Observer | None, options: Options
+) -> RestoreResult:
+    """Exchanges back what was kept beside the target. No snapshot has it."""
+    _known(options)
+    dry_run, problems = options.get("dry_run", False), []
+    meter = Meter("restore", observer)
+    if not dry_run:
+        problems = unfinished.take_back(repository, one, meter)
+    return RestoreResult(
+        snapshot="",
+        target=one.target,
+        files=0,
+        directories=0,
+        others=0,
+        bytes=0,
+        problems=problems,
+        problem_count=len(problems),
+        verified_files=0,
+        elapsed_s=meter.elapsed_s,
+        in_place=True,
+        dry_run=dry_run,
+        warnings=[f"what is kept in {to_text(one.path)} is put back"] if dry_run else [],
+    )
 
 
 def _known(options: Options) -> dict[str, Any]:

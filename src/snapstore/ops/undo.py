@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 from snapstore.base.bytestext import from_text, to_text
 from snapstore.base.errors import NothingToUndo
+from snapstore.model.restoring import Unfinished
 from snapstore.model.snapshot import Snapshot
+from snapstore.ops import unfinished
 from snapstore.ops.targets import Step
 from snapstore.repository.heads import Head
 from snapstore.repository.open import Repository
@@ -39,6 +41,18 @@ def last(repository: Repository, target: bytes | None) -> tuple[Snapshot, Head |
     raise NothingToUndo(f"no restore{where} is known", hint="list --all shows safety snapshots")
 
 
+def kept(repository: Repository, target: bytes | None) -> Unfinished | None:
+    """The last restore (into `target`, or the one known last), where what it replaced was kept
+    beside the target: its store could not be written.
+    """
+    if target is not None:
+        return unfinished.kept(repository, [target])
+    heads = repository.heads.all() if repository.heads is not None else []
+    if not heads or heads[0].safety is not None:
+        return None
+    return unfinished.kept(repository, [from_text(path) for path in heads[0].paths])
+
+
 def _newest_first(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
     ready = (snapshot for snapshot in snapshots if snapshot.status == "ready")
     return sorted(ready, key=lambda snapshot: snapshot.time_ns, reverse=True)
@@ -61,16 +75,19 @@ def steps(safety: Snapshot) -> list[Step]:
     """
     found = []
     parts = safety.created_by.get("parts")
-    records = {part["path"]: part for part in parts} if isinstance(parts, list) else {}
+    records = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     for root in safety.roots:
-        record = records.get(to_text(root.path), {})
-        only = record.get("only")
+        about = [part for part in records if part.get("path") == to_text(root.path)]
+        whole = any("root" in part for part in about)
+        only: list[str] | None = [path for part in about for path in part.get("only", ())]
+        if not about or any("only" not in part for part in about):
+            only = None
         found.append(
             Step(
                 root,
                 root.path,
-                only=None if only is None else tuple(from_text(path) for path in only),
-                extras="delete-known" if "root" in record else "delete",
+                only=None if only is None else tuple(map(from_text, dict.fromkeys(only))),
+                extras="delete-known" if whole else "delete",
             )
         )
     return found

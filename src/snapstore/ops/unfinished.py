@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import time as clock
 from collections.abc import Iterable, Iterator
 
 from snapstore import _native
@@ -21,6 +22,8 @@ from snapstore.model.restoring import Unfinished
 from snapstore.ops.running import Meter
 from snapstore.repository.heads import Head
 from snapstore.repository.open import Repository
+
+Problem = tuple[bytes, str, str]
 
 _PREFIX = ".snapstore-restore-"
 _NAME = re.compile(rb"\.snapstore-restore-[0-9A-Za-z]{26}")
@@ -173,7 +176,9 @@ def _move_head(repository: Repository, one: Unfinished) -> None:
     if repository.heads is None or note.get("store") != os.fspath(repository.path):
         return
     known = repository.heads.find(note["source"])
-    snapshot = note.get("head") or (known.snapshot if known else None)
+    snapshot = note.get("head")
+    if snapshot is None and known is not None and not note.get("undoes"):
+        snapshot = known.snapshot
     with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
         repository.heads.put(
             Head(
@@ -184,6 +189,40 @@ def _move_head(repository: Repository, one: Unfinished) -> None:
                 note["time_ns"],
             )
         )
+
+
+def kept(repository: Repository, targets: Iterable[bytes]) -> Unfinished | None:
+    """The restore into one of these targets whose journal was kept for an undo."""
+    found = [
+        one for one in find(repository, targets) if one.state == "applied" and one.note.get("keep")
+    ]
+    return max(found, key=lambda one: one.note["time_ns"], default=None)
+
+
+def take_back(repository: Repository, one: Unfinished, meter: Meter) -> list[Problem]:
+    """Goes back to what a kept journal holds; gives what could not be set as it was.
+    RestoreUnfinished.
+    """
+    opened = _native.open_transaction(one.path)
+    if opened is None:
+        raise TargetInvalid(f"the journal in {to_text(one.path)} is gone")
+    problems = _revert(one, opened[0], meter)
+    note, heads = one.note, repository.heads
+    if heads is not None and note.get("store") == os.fspath(repository.path):
+        paths = tuple(note["paths"])
+        with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
+            heads.put(Head(note["source"], note.get("was"), None, paths, clock.time_ns()))
+    return problems
+
+
+def _revert(one: Unfinished, transaction: "_native.Transaction", meter: Meter) -> list[Problem]:
+    try:
+        return meter.finish(transaction.revert())
+    except SnapstoreError as error:
+        raise RestoreUnfinished(
+            f"taking back the restore into {to_text(one.target)} failed: {error.message}",
+            **one.to_dict(),
+        ) from error
 
 
 def abort(repository: Repository, target: bytes, observer: Observer | None) -> list[Unfinished]:
@@ -201,12 +240,6 @@ def abort(repository: Repository, target: bytes, observer: Observer | None) -> l
                 **one.to_dict(),
             )
         else:
-            try:
-                Meter("restore", observer).finish(transaction.revert())
-            except SnapstoreError as error:
-                raise RestoreUnfinished(
-                    f"taking back the restore into {to_text(one.target)} failed: {error.message}",
-                    **one.to_dict(),
-                ) from error
+            _revert(one, transaction, Meter("restore", observer))
         done.append(one)
     return done

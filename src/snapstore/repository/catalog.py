@@ -71,7 +71,9 @@ class Catalog:
             return self._snapshot(id, stamp, self._labels().get(id, {}), True)
 
     def newest(self, source: str, host: str) -> Snapshot | None:
-        """The newest snapshot of a series and host, complete or partial, that can be read."""
+        """The newest snapshot of a series and host, complete or partial, that can be read. What was
+        taken before a restore does not count: nothing on disk comes from it.
+        """
         mark = b'"source":' + canonical.encode(source)  # most snapshots are of other series
         best: tuple[int, str] | None = None
         with self._lock:
@@ -84,7 +86,8 @@ class Catalog:
                     if payload is None or mark not in payload:
                         continue
                     record = json.loads(payload)
-                    if (record["source"], record["host"]) == (source, host):
+                    is_ours = (record["source"], record["host"]) == (source, host)
+                    if is_ours and record["kind"] != "safety":
                         best = max(best or (record["time_ns"], id), (record["time_ns"], id))
             self._save()
         return None if best is None else self.snapshot(best[1])

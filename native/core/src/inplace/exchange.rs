@@ -238,13 +238,13 @@ impl Exchange<'_> {
         }
     }
 
+    /// The way that is held ends above the path, so that it stays right whatever comes there.
     fn exchange(&mut self, at: usize, record: &Record, staged: u64, found: &Identity) -> Done {
         let live = self.live_inode(record)?;
         let aside = self.staged_inode(record, aside_name(at))? == Some(found.ino);
         if live == Some(staged) && self.staged_inode(record, staged_name(at))? != Some(staged) {
             return Ok(());
         }
-        self.tops[record.top].ways.forget();
         if live.is_none() && aside {
             return Ok(self.rename(End::Staged(at), End::Live, record, RenameFlags::NOREPLACE)?);
         }
@@ -260,7 +260,6 @@ impl Exchange<'_> {
             }
             done => done?,
         }
-        self.tops[record.top].ways.forget();
         Ok(())
     }
 

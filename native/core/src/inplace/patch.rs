@@ -19,6 +19,8 @@ use crate::progress::{add, Progress};
 use crate::reader::{Reader, Runs};
 
 const PIECE: u64 = 1 << 20;
+/// Of any file system.
+const LARGEST_BLOCK: u64 = 1 << 16;
 /// A file that differs in more ranges is written whole.
 const MAX_RANGES: usize = 1 << 20;
 
@@ -232,7 +234,10 @@ pub(super) fn save(live: BorrowedFd, size: u64, ranges: &[Range], into: &OwnedFd
 
 /// Makes holes of `ranges`.
 pub(super) fn clear_ranges(file: BorrowedFd, ranges: &[Range], size: u64) -> io::Result<()> {
-    ranges.iter().filter(|(start, _)| *start < size).try_for_each(|(start, end)| clear(file, *start, (*end).min(size)))
+    let inside = ranges.iter().filter(|(start, _)| *start < size);
+    inside
+        .map(|(start, end)| (*start, (*end).min(size)))
+        .try_for_each(|(start, end)| clear(file, start, end, end == size))
 }
 
 /// Makes `ranges` of `to` what they are in `from`: data is written, holes are made. Then it gets `size`.
@@ -252,7 +257,7 @@ pub(super) fn copy(
         }
         each_part(from, *start, (*end).min(size), |start, end, is_data| match is_data {
             true => copy_data(from, to, start, end),
-            false => clear(to, start, end),
+            false => clear(to, start, end, is_file && end == size),
         })?;
     }
     if is_file {
@@ -291,10 +296,12 @@ fn each_part(
     Ok(())
 }
 
-/// Punches a hole; where there are none, writes zeros.
-fn clear(file: BorrowedFd, start: u64, end: u64) -> io::Result<()> {
+/// Punches a hole; where there are none, writes zeros. `is_last`: the file ends with it, and what is behind does not count: a
+/// block is given up only when all of it is in the hole.
+fn clear(file: BorrowedFd, start: u64, end: u64, is_last: bool) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    match fallocate(file, flags, start, end - start) {
+    let reach = if is_last { end.next_multiple_of(LARGEST_BLOCK) } else { end };
+    match fallocate(file, flags, start, reach - start) {
         Ok(()) => return Ok(()),
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
         Err(error) => return Err(error.into()),

@@ -279,8 +279,10 @@ impl Walk<'_> {
         if taken {
             self.push(plan, &path, kind, &sides);
         }
+        // Whoever decides that a directory goes means all of it.
+        let goes = kind == Kind::Delete && self.choices.decided.get(&(self.part, path.clone())) == Some(&true);
         match taken {
-            true if clears => self.enter(levels, path, &sides, None, true),
+            true if clears || goes => self.enter(levels, path, &sides, None, true),
             true if kind == Kind::Delete || both_directories => self.enter(levels, path, &sides, None, false),
             false if both_directories => self.enter(levels, path, &sides, None, false),
             _ => Ok(()),

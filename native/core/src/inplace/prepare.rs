@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{openat, statx, AtFlags, FileType, Mode, OFlags, StatxFlags, CWD};
+use rustix::fs::{fstatvfs, openat, statx, AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags, CWD};
 
 use super::journal::{Action, Attributes, Identity, Pair, Record};
 use super::patch::{self, Medium, Range};
@@ -178,6 +178,7 @@ pub(super) fn prepare(
             }
         }
     }
+    preparing.anchor(&mut records);
     preparing.touches(plan, &mut records)?;
     let Preparing { tops, areas, places, .. } = preparing;
     let areas = areas.into_iter().map(|(area, _)| area).collect();
@@ -432,6 +433,30 @@ impl Preparing<'_> {
             }
         };
         Ok([wanted_attributes(wanted, Some(set)), there(&found.stat, Some(old))])
+    }
+
+    /// Sees to it that the journal is found at a top, also when everything to do is in file systems below it.
+    fn anchor(&mut self, records: &mut [Record]) {
+        let is_at_top =
+            |areas: &[(Area, u64)], top: usize| areas.iter().position(|((of, path), _)| *of == top && path.is_empty());
+        for top in 0..self.tops.len() {
+            let is_used = self.areas.iter().any(|((of, _), _)| *of == top);
+            let can =
+                fstatvfs(self.tops[top].ways.root()).is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::RDONLY));
+            if is_used && can && is_at_top(&self.areas, top).is_none() {
+                self.areas.push(((top, Vec::new()), self.tops[top].mount));
+            }
+        }
+        // The first one has the plan.
+        let Some(at) = self.areas.first().and_then(|((top, _), _)| is_at_top(&self.areas, *top)) else { return };
+        self.areas.swap(0, at);
+        for record in records {
+            record.area = match record.area {
+                0 => at,
+                area if area == at => 0,
+                area => area,
+            };
+        }
     }
 
     /// Records for directories in which entries come and go: their times, and their modes should these have to be changed.

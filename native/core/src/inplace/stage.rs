@@ -78,15 +78,28 @@ fn hold(fd: &OwnedFd) -> Result<()> {
     }
 }
 
-fn make_areas(tops: &mut [Top], areas: &[Area], name: &str) -> Result<Vec<OwnedFd>> {
-    let made = areas.iter().try_for_each(|area| make_area(tops, area, name));
-    let opened = made.and_then(|()| open_areas(tops, areas, name));
-    if opened.is_err() {
-        for (top, path) in areas {
-            let _ = tops[*top].ways.open(path).and_then(|dir| remove::directory(dir, name.as_bytes()));
+/// Makes the staging directories, with the head of the journal in each: in the first one before there is another, so that all
+/// are found.
+fn make_areas(tops: &mut [Top], areas: &[Area], name: &str, head: &Head) -> Result<Vec<OwnedFd>> {
+    let mut staging = Vec::new();
+    for area in areas {
+        let made = make_area(tops, area, name)
+            .and_then(|()| open_areas(tops, std::slice::from_ref(area), name))
+            .and_then(|opened| {
+                staging.extend(opened);
+                journal::begin(staging[staging.len() - 1].as_fd(), head)
+            });
+        if let Err(error) = made {
+            for (at, (top, path)) in areas.iter().enumerate().take(staging.len() + 1).rev() {
+                let emptied = staging.get(at).map_or(Ok(()), |fd| remove::contents(fd.as_fd()));
+                let _ = emptied
+                    .and_then(|()| tops[*top].ways.open(path))
+                    .and_then(|dir| remove::directory(dir, name.as_bytes()));
+            }
+            return Err(error);
         }
     }
-    opened
+    Ok(staging)
 }
 
 fn make_area(tops: &mut [Top], (top, path): &Area, name: &str) -> Result<()> {
@@ -112,7 +125,12 @@ pub(super) fn stage(
     progress: &Progress,
 ) -> Result<(Transaction, StageResult)> {
     let Prepared { mut tops, areas, places, records, patches, devices } = prepared;
-    let staging = make_areas(&mut tops, &areas, &options.name)?;
+    let head = Head {
+        tops: tops.iter().map(|top| top.path.as_os_str().as_bytes().to_vec()).collect(),
+        areas: areas.clone(),
+        note: options.note.clone(),
+    };
+    let staging = make_areas(&mut tops, &areas, &options.name, &head)?;
     let mut transaction =
         Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
     let mut filling = Filling {
@@ -151,13 +169,7 @@ struct Filling<'a> {
 
 impl Filling<'_> {
     fn fill(&mut self, transaction: &mut Transaction) -> Result<()> {
-        let head = Head {
-            tops: transaction.tops.iter().map(|top| top.path.as_os_str().as_bytes().to_vec()).collect(),
-            areas: transaction.areas.clone(),
-            note: self.options.note.clone(),
-        };
         for staging in &transaction.staging {
-            journal::begin(staging.as_fd(), &head)?;
             restore::make_staged_directories(staging, transaction.records.len())?;
         }
         let patched = self.patch_all(transaction)?;
