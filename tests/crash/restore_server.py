@@ -28,7 +28,8 @@ def mutate(name: str) -> None:
     elif name == "resuming only clears away":
         transaction = unfinished._native.open_transaction
         unfinished.resume = lambda repository, target, observer: [
-            transaction(one.path)[0].remove() or one for one in unfinished.find([target])
+            transaction(one.path)[0].remove() or one
+            for one in unfinished.find(repository, [target])
         ]
     else:
         raise ValueError(name)
