@@ -1,6 +1,6 @@
 //! Large files of which only ranges differ: found by comparing chunk lists, staged as sparse files, and written in place.
 //!
-//! A staged file holds data at the offsets at which it is to be; a hole in it is a hole to be made.
+//! A staged file holds the ranges packed; a hole in one of them is a hole to be made.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,6 +59,34 @@ fn push(ranges: &mut Vec<Range>, start: u64, end: u64) {
     match ranges.last_mut() {
         Some(last) if last.1 >= start => last.1 = last.1.max(end),
         _ => ranges.push((start, end)),
+    }
+}
+
+/// Where the ranges of a file stand in another one: in order, each with its beginning there.
+pub(super) struct Layout(Vec<(Range, u64)>);
+
+impl Layout {
+    /// At the same offsets.
+    pub(super) fn same(ranges: &[Range]) -> Layout {
+        Layout(ranges.iter().map(|range| (*range, range.0)).collect())
+    }
+
+    /// Behind each other: to free pieces that are scattered over a large file takes longer than all else. Each begins in a block
+    /// of its own, and as far into it as in its own file, so that holes stay holes.
+    pub(super) fn packed(ranges: &[Range]) -> Layout {
+        let mut end = 0u64;
+        let place = |range: &Range| {
+            let at = end.next_multiple_of(LARGEST_BLOCK) + range.0 % LARGEST_BLOCK;
+            end = at + (range.1 - range.0);
+            (*range, at)
+        };
+        Layout(ranges.iter().map(place).collect())
+    }
+
+    /// Gives `file` the length that it has with these ranges of a file of `size` bytes, also if they end in holes.
+    pub(super) fn reserve(&self, file: &OwnedFd, size: u64) -> io::Result<()> {
+        let inside = self.0.iter().rev().find(|((start, _), _)| *start < size);
+        Ok(ftruncate(file, inside.map_or(0, |((start, end), at)| at + ((*end).min(size) - start)))?)
     }
 }
 
@@ -149,12 +177,11 @@ fn other_holes(one: &[Hole], other: &[Hole]) -> Vec<Range> {
     bounds.chunks_exact(2).map(|pair| (pair[0], pair[1])).filter(|(start, end)| start < end).collect()
 }
 
-/// Writes what `entry` has in `ranges` to `file`, at the same offsets; holes, and zeros of a device, are left out. The file gets
-/// the size of the entry.
+/// Writes what `entry` has in the ranges of `layout` to `file`; holes, and zeros of a device, are left out.
 pub(super) fn write_wanted(
     reader: &Reader,
     entry: &Entry,
-    ranges: &[Range],
+    layout: &Layout,
     file: &OwnedFd,
     medium: Medium,
     threads: usize,
@@ -163,21 +190,21 @@ pub(super) fn write_wanted(
     let What::File { size, .. } = &entry.what else { return Ok(0) };
     let holes = reader.holes(entry)?;
     let mut pieces = Vec::new();
-    for (start, end) in ranges {
-        for (start, end) in outside(&holes, *start, (*end).min(*size)) {
-            pieces.extend((start..end).step_by(PIECE as usize).map(|at| (at, end.min(at + PIECE))));
+    for ((first, last), place) in &layout.0 {
+        for (start, end) in outside(&holes, *first, (*last).min(*size)) {
+            let piece = |at: u64| (at, end.min(at + PIECE), place + (at - first));
+            pieces.extend((start..end).step_by(PIECE as usize).map(piece));
         }
     }
-    ftruncate(file, *size).map_err(failed)?;
     let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
     let work = || {
-        while let Some((start, end)) = pieces.get(next.fetch_add(1, Relaxed)) {
+        while let Some((start, end, place)) = pieces.get(next.fetch_add(1, Relaxed)) {
             let done = progress.check().and_then(|()| {
                 let bytes = reader.read(entry, *start, end - start)?;
                 if medium == Medium::Device && is_zero(&bytes) {
                     return Ok(());
                 }
-                write_all(file.as_fd(), &bytes, *start).map_err(|e| Error::of_target("write into the target", &e))
+                write_all(file.as_fd(), &bytes, *place).map_err(|e| Error::of_target("write into the target", &e))
             });
             add(&progress.done_bytes, end - start);
             if let Err(error) = done {
@@ -195,7 +222,7 @@ pub(super) fn write_wanted(
     let failure = lock(&failure).take();
     match failure {
         Some(error) => Err(error),
-        None => Ok(pieces.iter().map(|(start, end)| end - start).sum()),
+        None => Ok(pieces.iter().map(|(start, end, _)| end - start).sum()),
     }
 }
 
@@ -216,16 +243,13 @@ fn outside(holes: &[Hole], start: u64, end: u64) -> Vec<Range> {
     found
 }
 
-fn failed(error: Errno) -> Error {
-    Error::of_target("write into the target", &error.into())
-}
-
-/// Saves what `live`, a file of `size` bytes, has in `ranges`.
+/// Saves what `live`, a file of `size` bytes, has in `ranges`, packed.
 pub(super) fn save(live: BorrowedFd, size: u64, ranges: &[Range], into: &OwnedFd) -> io::Result<()> {
-    ftruncate(into, size)?;
-    for (start, end) in ranges {
-        each_part(live, *start, (*end).min(size), |start, end, is_data| match is_data {
-            true => copy_data(live, into.as_fd(), start, end),
+    let layout = Layout::packed(ranges);
+    layout.reserve(into, size)?;
+    for ((first, last), place) in layout.0 {
+        each_part(live, first, last.min(size), |start, end, is_data| match is_data {
+            true => copy_data(live, start..end, into.as_fd(), place + (start - first)),
             false => Ok(()),
         })?;
     }
@@ -240,7 +264,7 @@ pub(super) fn clear_ranges(file: BorrowedFd, ranges: &[Range], size: u64) -> io:
         .try_for_each(|(start, end)| clear(file, start, end, end == size))
 }
 
-/// Makes `ranges` of `to` what they are in `from`: data is written, holes are made. Then it gets `size`.
+/// Makes `ranges` of `to` what they are in `from`, where they are packed: data is written, holes are made. Then it gets `size`.
 pub(super) fn copy(
     from: BorrowedFd,
     to: BorrowedFd,
@@ -251,13 +275,17 @@ pub(super) fn copy(
 ) -> io::Result<()> {
     let is_file =
         rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) == rustix::fs::FileType::RegularFile;
-    for (start, end) in ranges {
+    for ((first, last), place) in Layout::packed(ranges).0.into_iter().filter(|((first, _), _)| *first < size) {
         if !regardless && progress.is_cancelled() {
             return Err(Errno::CANCELED.into());
         }
-        each_part(from, *start, (*end).min(size), |start, end, is_data| match is_data {
-            true => copy_data(from, to, start, end),
-            false => clear(to, start, end, is_file && end == size),
+        let length = last.min(size) - first;
+        each_part(from, place, place + length, |start, end, is_data| {
+            let there = (first + (start - place), first + (end - place));
+            match is_data {
+                true => copy_data(from, start..end, to, there.0),
+                false => clear(to, there.0, there.1, is_file && there.1 == size),
+            }
         })?;
     }
     if is_file {
@@ -316,16 +344,17 @@ fn clear(file: BorrowedFd, start: u64, end: u64, is_last: bool) -> io::Result<()
     Ok(())
 }
 
-fn copy_data(from: BorrowedFd, to: BorrowedFd, start: u64, end: u64) -> io::Result<()> {
-    let mut buffer = vec![0; PIECE.min(end - start) as usize];
-    let mut at = start;
-    while at < end {
-        let len = (end - at).min(PIECE) as usize;
+/// Copies a part of `from` to `place` in `to`.
+fn copy_data(from: BorrowedFd, part: std::ops::Range<u64>, to: BorrowedFd, place: u64) -> io::Result<()> {
+    let mut buffer = vec![0; PIECE.min(part.end - part.start) as usize];
+    let mut at = part.start;
+    while at < part.end {
+        let len = (part.end - at).min(PIECE) as usize;
         let read = crate::source::read_at(from, &mut buffer[..len], at)?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        write_all(to, &buffer[..read], at)?;
+        write_all(to, &buffer[..read], place + (at - part.start))?;
         at += read as u64;
     }
     Ok(())

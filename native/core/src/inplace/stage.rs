@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::exchange::{aside_name, set_attributes, within, Kept};
 use super::journal::{self, Action, Attributes, Head, Record, State};
 use super::links::{Known, Staged};
-use super::patch::{self, Medium};
+use super::patch::{self, Layout, Medium};
 use super::plan::{Item, Kind, Part, Plan};
 use super::prepare::{self, there, wanted_attributes, Prepared, Top};
 use super::remove;
@@ -326,8 +326,10 @@ impl Filling<'_> {
         let size = source::length(from.as_fd()).map_err(failed)?;
         let Action::Replace { found, .. } = record.action else { return Ok(()) };
         let new = create(staging, &staged_name(record.number))?;
-        let (medium, workers) = (Medium::Device, workers());
-        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
+        let What::File { size: wanted_size, .. } = &wanted.what else { return Ok(()) };
+        let (medium, workers, layout) = (Medium::Device, workers(), Layout::packed(ranges));
+        layout.reserve(&new, *wanted_size).map_err(failed)?;
+        self.result.bytes += patch::write_wanted(self.reader, wanted, &layout, &new, medium, workers, self.progress)?;
         let old = create(staging, &aside_name(record.number))?;
         patch::save(from.as_fd(), size, ranges, &old).map_err(failed)?;
         record.action = Action::Patch { found, sizes: [size, size], ranges: ranges.to_vec(), pair: None };
@@ -368,8 +370,9 @@ impl Filling<'_> {
                 patch::clear_ranges(file.as_fd(), ranges, *size).map_err(failed)
             };
             holes_first(&new)?;
+            let layout = Layout::same(ranges);
             self.result.bytes +=
-                patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
+                patch::write_wanted(self.reader, wanted, &layout, &new, medium, workers, self.progress)?;
             for (what, reason) in set_attributes(new.as_fd(), &attributes).map_err(failed)? {
                 self.result.problem_count += 1;
                 self.result.problems.push(Problem { path: record.path.clone(), what, reason });
@@ -380,7 +383,9 @@ impl Filling<'_> {
         if old_size > size {
             all.push((*size, *old_size));
         }
-        self.result.bytes += patch::write_wanted(self.reader, wanted, ranges, &new, medium, workers, self.progress)?;
+        let layout = Layout::packed(ranges);
+        layout.reserve(&new, *size).map_err(failed)?;
+        self.result.bytes += patch::write_wanted(self.reader, wanted, &layout, &new, medium, workers, self.progress)?;
         let old = create(staging, &aside_name(record.number))?;
         patch::save(from.as_fd(), *old_size, &all, &old).map_err(failed)?;
         let have = source::xattrs_fd(from.as_fd()).map_err(failed)?;
