@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use snapstore_core::error::Error;
 use snapstore_core::id::Id;
-use snapstore_core::inplace::{self, Base, Choices, Extras, Kind, Part, Ready, StageOptions, StageResult, State, Strategy, Tree};
+use snapstore_core::inplace::{
+    self, Base, Choices, Extras, Kind, Part, Ready, StageOptions, StageResult, State, Strategy, Tree,
+};
 use snapstore_core::progress::Progress;
 use snapstore_core::restore::Problem;
 
@@ -129,9 +131,7 @@ impl RestorePlan {
         self.with(|ready| {
             let items = ready.plan.items.iter().enumerate().skip(start).take(count);
             items
-                .map(|(number, item)| {
-                    (item.part, bytes(py, &item.path), word(ready, number), size(ready, number))
-                })
+                .map(|(number, item)| (item.part, bytes(py, &item.path), word(ready, number), size(ready, number)))
                 .collect()
         })
     }

@@ -204,7 +204,7 @@ def check_whole(
             seen = (lambda path: not is_hidden(path)) if hides else None
             restore_and_back(store, id, top.parent, expected, whole, top, seen, **options)
             if strategy == "overwrite":
-                check_links(outcome, live, wanted, scan(top))
+                check_links(outcome, live, wanted, scan(top), model.hidden)
 
 
 numbers = st.sampled_from([0, 0, 1])

@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    chmod, chownat, fstat, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType,
-    Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+    chmod, chownat, fstat, openat, removexattr, renameat, renameat_with, setxattr, utimensat, AtFlags, FileType, Gid,
+    Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -432,7 +432,11 @@ pub(super) fn set_attributes(fd: BorrowedFd, wanted: &Attributes) -> io::Result<
             refuse(&mut refused, &format!("xattr {}", show(name)), removexattr(&object, &name[..]));
         }
         for (name, value) in set.iter().filter(|one| !have.contains(one)) {
-            refuse(&mut refused, &format!("xattr {}", show(name)), setxattr(&object, &name[..], value, XattrFlags::empty()));
+            refuse(
+                &mut refused,
+                &format!("xattr {}", show(name)),
+                setxattr(&object, &name[..], value, XattrFlags::empty()),
+            );
         }
     }
     // A new owner takes setuid away, and a list sets the mode of the group.

@@ -48,12 +48,7 @@ pub struct Ready {
 
 /// Compares live, wanted and head trees, decides, and holds the plan against the disk. Nothing is written. What cannot be done
 /// is left out and told.
-pub fn plan(
-    reader: &Arc<Reader>,
-    parts: Vec<(Part, Base)>,
-    choices: &Choices,
-    progress: &Progress,
-) -> Result<Ready> {
+pub fn plan(reader: &Arc<Reader>, parts: Vec<(Part, Base)>, choices: &Choices, progress: &Progress) -> Result<Ready> {
     let (parts, bases): (Vec<Part>, Vec<Base>) = parts.into_iter().unzip();
     let mut plan = plan::plan(reader, &parts, choices, progress)?;
     plan.bases = bases.iter().map(|base| base.path.clone()).collect();

@@ -196,7 +196,8 @@ pub(super) fn copy(
     progress: &Progress,
     regardless: bool,
 ) -> io::Result<()> {
-    let is_file = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) == rustix::fs::FileType::RegularFile;
+    let is_file =
+        rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) == rustix::fs::FileType::RegularFile;
     for (start, end) in ranges {
         if !regardless && progress.is_cancelled() {
             return Err(Errno::CANCELED.into());

@@ -302,7 +302,8 @@ impl Walk<'_> {
             None => self.push(plan, &path, Kind::CreateAlone, &sides),
             live if is_directory(live) => {}
             _ => {
-                let wanted = sides.wanted.clone().map(|entry| Entry { what: What::Directory(Directory::default()), ..entry });
+                let wanted =
+                    sides.wanted.clone().map(|entry| Entry { what: What::Directory(Directory::default()), ..entry });
                 self.push(plan, &path, Kind::Replace, &Sides { live: sides.live.clone(), wanted, head: None });
             }
         }
@@ -365,8 +366,7 @@ impl Walk<'_> {
         let (live_changed, wanted_changed) = match self.knows_head {
             true => {
                 // Where only one side has a directory nothing below is compared: what is in it counts with it.
-                let is_delete = sides.wanted.is_none();
-                let deep = !is_delete && !(is_directory(&sides.live) && is_directory(&sides.wanted));
+                let deep = sides.wanted.is_some() && is_directory(&sides.live) != is_directory(&sides.wanted);
                 (!same(&sides.live, &sides.head, deep), !same(&sides.wanted, &sides.head, deep))
             }
             // Without it, who changed what cannot be told: it matters only to who wants to keep something.

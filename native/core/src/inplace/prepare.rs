@@ -269,7 +269,12 @@ impl Preparing<'_> {
     }
 
     /// The record of an item, and whether it may be patched.
-    fn item(&mut self, reader: &Reader, number: usize, item: &mut Item) -> std::result::Result<(Record, bool), Blocked> {
+    fn item(
+        &mut self,
+        reader: &Reader,
+        number: usize,
+        item: &mut Item,
+    ) -> std::result::Result<(Record, bool), Blocked> {
         let (top, path) = self.place(item.part, &item.path);
         // The top itself has no directory of ours around it: it is never exchanged.
         let above = split(&item.path).0.to_vec();
@@ -297,7 +302,10 @@ impl Preparing<'_> {
                 if kind != Kind::Metadata && found.attributes & MOUNT_ROOT != 0 {
                     return Err(Blocked::Way("something is mounted on it".into()));
                 }
-                if kind == Kind::Replace && live.directory().is_some() && !self.empties(item.part, &item.path, top, &path) {
+                if kind == Kind::Replace
+                    && live.directory().is_some()
+                    && !self.empties(item.part, &item.path, top, &path)
+                {
                     let why = "the directory that is to give way holds what the snapshot's rules leave out, or sockets";
                     return Err(Blocked::Way(why.into()));
                 }
@@ -454,7 +462,8 @@ fn attributes_of(fd: BorrowedFd) -> io::Result<u64> {
 
 fn count_names(ways: &mut Ways, path: &[u8]) -> io::Result<usize> {
     let fd = ways.open(path)?;
-    let readable = rustix::fs::open(by_descriptor(fd), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let readable =
+        rustix::fs::open(by_descriptor(fd), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     Ok(source::list(readable.as_fd())?.len())
 }
 

@@ -96,9 +96,18 @@ pub(super) fn stage(
 ) -> Result<(Transaction, StageResult)> {
     let Prepared { mut tops, areas, places, records, patches } = prepared;
     let staging = make_areas(&mut tops, &areas, &options.name)?;
-    let mut transaction = Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
-    let mut filling =
-        Filling { reader, parts, plan, places: &places, patches: &patches, options, progress, result: StageResult::default() };
+    let mut transaction =
+        Transaction { tops, areas, staging, name: options.name.clone(), records, state: State::Staging };
+    let mut filling = Filling {
+        reader,
+        parts,
+        plan,
+        places: &places,
+        patches: &patches,
+        options,
+        progress,
+        result: StageResult::default(),
+    };
     match filling.fill(&mut transaction) {
         Ok(()) => Ok((transaction, filling.result)),
         Err(error) => {
@@ -187,8 +196,7 @@ impl Filling<'_> {
         let scope = Staged { known: Known::new(part, &self.plan.items, &self.plan.kept[part]), selection: &selection };
         let directory = duplicate(transaction.staging[area].as_fd())?;
         let verify = self.options.verify;
-        let restored =
-            restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
+        let restored = restore::stage(self.reader, &root, directory, &batch, &scope, live, verify, self.progress)?;
         self.take_result(part, restored)
     }
 
@@ -198,9 +206,8 @@ impl Filling<'_> {
         self.result.others += restored.others;
         self.result.bytes += restored.bytes;
         self.result.verified_files += restored.verified_files;
-        let is_loss = |problem: &&Problem| {
-            matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link")
-        };
+        let is_loss =
+            |problem: &&Problem| matches!(&problem.what[..], "content" | "create" | "directory" | "device" | "link");
         if let Some(problem) = restored.problems.iter().find(is_loss).filter(|_| !self.options.goes_on) {
             let text = format!("cannot restore {}: {}", show(&problem.path), problem.reason);
             return Err(match &problem.what[..] {
@@ -331,7 +338,8 @@ fn linked_since(top: &mut Top, path: &[u8], ino: u64) -> Option<source::Stat> {
 
 fn create(dir: BorrowedFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::of_target("create a staged file", &e.into()))
+    openat(dir, name, flags, Mode::from_raw_mode(0o600))
+        .map_err(|e| Error::of_target("create a staged file", &e.into()))
 }
 
 pub(super) fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {

@@ -45,6 +45,7 @@ pub(crate) struct Staged {
 
 /// Writes `batch`, which is of `root`, into `directory`, each entry with all below it. Hard links are made among them, and to
 /// what `scope` says is below `live`. What cannot be had is listed in the result, and is not there.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn stage(
     reader: &Arc<Reader>,
     root: &Root,
