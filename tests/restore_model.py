@@ -67,7 +67,7 @@ class Model:
         hidden: Callable[[Path], bool] = lambda path: False,
         resolver: Callable[[Path], str] | None = None,
     ) -> None:
-        self.disk = live
+        self.disk, self.hidden = live, hidden
         self.live = {path: fact for path, fact in live.items() if not hidden(path)}
         self.wanted, self.head = wanted, head
         self.strategy, self.delete = strategy, delete
@@ -205,11 +205,17 @@ def children(tree: Facts, path: Path) -> set[Path]:
     return {rest.split(b"/")[0] for rest in rests if rest}
 
 
-def check_links(outcome: Outcome, live: Facts, wanted: Facts, actual: Facts) -> None:
+def check_links(
+    outcome: Outcome,
+    live: Facts,
+    wanted: Facts,
+    actual: Facts,
+    hidden: Callable[[Path], bool] = lambda path: False,
+) -> None:
     """Paths that the snapshot gave are linked as it says, and those that stay as they were. Whether
-    something that stays is a link of something unchanged is left open.
+    something that stays is a link of something unchanged is left open, and what is `hidden`.
     """
     theirs = {path for path in outcome.theirs if actual[path].type != "directory"}
     assert partition(actual, theirs) == partition(wanted, theirs)
-    stay = {path for path in outcome.tree if path not in outcome.theirs}
+    stay = {path for path in outcome.tree if path not in outcome.theirs and not hidden(path)}
     assert partition(actual, stay) == partition(live, stay)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import mini_writer as mini
@@ -160,8 +160,7 @@ def check_many(place: Path, seeds: range) -> None:
         kind = check_hostile(work, seed)
         came[kind] = came.get(kind, 0) + 1
         subprocess.run(["rm", "-rf", work], check=True)
-    assert came["restored"] > len(seeds) // 10, came
-    assert len(came) > 2, came
+    assert min(came["restored"], came["damaged"]) > len(seeds) // 10, came
 
 
 def test_no_hostile_tree_reaches_out_of_the_target(quick_path: Path) -> None:
@@ -171,6 +170,32 @@ def test_no_hostile_tree_reaches_out_of_the_target(quick_path: Path) -> None:
 @pytest.mark.slow
 def test_no_hostile_tree_reaches_out_of_the_target_many(quick_path: Path) -> None:
     check_many(quick_path, range(1_000, 11_000))
+
+
+def test_a_journal_that_others_could_write_is_not_followed(tmp_path: Path) -> None:
+    """It would say what is to be done, and where, with the rights of whoever finishes it."""
+    top = tmp_path / "tree"
+    fill(top, "1")
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        (top / "d0/e0/a").write_bytes(b"changed")
+        fill(top, "2")
+        with snapstore.open(tmp_path / "store", mode="r") as reading:
+            reading.restore("latest")
+        (journal,) = staging(top)
+        journal.chmod(0o777)
+        before = scan(top)
+        acts: list[Callable[[], object]] = [
+            lambda: store.restore("latest"),
+            lambda: store.resume(top),
+            lambda: store.abort(top),
+        ]
+        for act in acts:
+            with pytest.raises(RestoreUnfinished):
+                act()
+            assert_same(before, scan(top))
+        journal.chmod(0o700)
+        assert store.undo(top).success
 
 
 # Somebody swaps directories while a restore is under way

@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,7 +23,18 @@ import snapstore
 from restore_model import InTheWay, Model, Outcome, below, check_links, join, partition
 from snapstore import ConflictsFound, NothingToUndo, RestoreUnfinished, Store, TargetInvalid
 from snapstore.model.results import RestoreResult
-from tree_plans import Change, Plan, build, change_tree, changes, plan_entries, plans
+from tree_plans import (
+    Change,
+    Part,
+    Plan,
+    build,
+    change_tree,
+    changes,
+    noise,
+    plan_entries,
+    plans,
+    write_file,
+)
 from tree_scan import Facts, assert_same, scan
 
 MANY = int(os.environ.get("SNAP_EXAMPLES", "400"))
@@ -204,7 +216,7 @@ def check_whole(
             seen = (lambda path: not is_hidden(path)) if hides else None
             restore_and_back(store, id, top.parent, expected, whole, top, seen, **options)
             if strategy == "overwrite":
-                check_links(outcome, live, wanted, scan(top))
+                check_links(outcome, live, wanted, scan(top), model.hidden)
 
 
 numbers = st.sampled_from([0, 0, 1])
@@ -495,3 +507,90 @@ def test_a_link_of_what_merge_keeps_is_not_restored_again_and_again(tmp_path: Pa
         store.restore("latest", strategy="merge")
         again = store.restore("latest", strategy="merge")
         assert again.plan is not None and again.plan.is_empty
+
+
+# Large files, of which only ranges are written
+
+MIB = 1 << 20
+edits = st.tuples(
+    st.sampled_from(["write", "punch", "zeros", "truncate", "extend", "mode", "xattr"]),
+    st.integers(0, 11 * MIB),
+    st.integers(1, 300_000),
+)
+
+
+def edit(path: Path, what: str, at: int, length: int) -> None:
+    """Changes a large file; it stays large enough to be patched."""
+    size = path.stat().st_size
+    if what == "mode":
+        path.chmod(0o600 + length % 0o100)
+    elif what == "xattr":
+        with suppress(OSError):
+            os.setxattr(path, "user.edited", b"%d" % length)
+    elif what == "truncate":
+        os.truncate(path, max(8 * MIB, size - length))
+    elif what == "extend":
+        os.truncate(path, size + length)
+    else:
+        at %= size
+        length = min(length, size - at)
+        with open(path, "r+b", buffering=0) as file:
+            file.seek(at)
+            file.write(bytes(length) if what != "write" else noise(length, at))
+        if what == "punch":
+            command = ["fallocate", "-p", "-o", str(at), "-l", str(length), path]
+            subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
+
+
+def check_large(first: list[Any], second: list[Any], sparse: bool, linked: bool, mode: str) -> None:
+    with workplace() as place:
+        top, path = place / "tree", place / "tree/image"
+        top.mkdir()
+        hole = [Part("hole", MIB)] if sparse else []
+        write_file(os.fsencode(path), [Part("noise", 6 * MIB, 1), *hole, Part("noise", 4 * MIB, 2)])
+        with snapstore.init(place / "store") as store:
+            for made in (first, second):
+                result = store.create(top)
+                for change in made:
+                    edit(path, *change)
+            assert result.snapshot is not None
+            if linked:
+                os.link(path, top / "link")
+            before = scan(top)
+        with snapstore.open(place / "store", mode=mode) as store:
+            for snapshot in store.snapshots():
+                done = store.restore(snapshot.id, verify=True)
+                if done.plan is None or done.plan.is_empty:
+                    continue
+                event("patched" if "patch" in done.plan.counts else "not patched")
+                assert done.problems == []
+                after = {p: fact for p, fact in scan(top).items() if b".snapstore" not in p}
+                with TemporaryDirectory(dir=place) as fresh:
+                    store.restore(snapshot.id, target=fresh)
+                    wanted = scan(fresh)
+                assert_same(no_links({b"image": wanted[b"image"]}), no_links(pick(after)))
+                assert store.undo(top).problems == []
+                assert_as(before, scan(top), lambda path: path != b"link")
+                if mode == "rw":
+                    store.undo(top)
+                    assert_same(no_links(after), no_links(scan(top)))
+                    store.undo(top)
+
+
+def pick(tree: Facts) -> Facts:
+    return {b"image": tree[b"image"]}
+
+
+@pytest.mark.needs("holes")
+@examples(15)
+@given(
+    st.lists(edits, max_size=4),
+    st.lists(edits, min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from([False, False, True]),
+    st.sampled_from(["rw", "rw", "r"]),
+)
+def test_a_large_file_is_patched_and_back(
+    first: list[Any], second: list[Any], sparse: bool, linked: bool, mode: str
+) -> None:
+    check_large(first, second, sparse, linked, mode)

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::bytes::{put_bytes, put_varint, put_zigzag, Cursor};
 use crate::error::{reason, Error, Result};
 use crate::id::checksum;
-use crate::node::{Time, XattrSet};
+use crate::node::{check_name, Time, XattrSet};
 
 const MAGIC: &[u8; 8] = b"SNJRNL01";
 const HEAD: &str = "head";
@@ -129,6 +129,23 @@ fn take_time(cursor: &mut Cursor) -> Result<Time> {
     Ok(Time { seconds: cursor.zigzag()?, nanos: cursor.bounded(999_999_999)? as u32 })
 }
 
+/// Which one of `count`.
+fn take_index(cursor: &mut Cursor, count: usize) -> Result<usize> {
+    match cursor.varint()? {
+        index if index < count as u64 => Ok(index as usize),
+        _ => Err(cursor.bad("a place that it does not have")),
+    }
+}
+
+/// A path below a top, which nothing in it leaves.
+fn take_path(cursor: &mut Cursor) -> Result<Vec<u8>> {
+    let path = cursor.bytes(0, MAX_PATH)?;
+    match path.is_empty() || path.split(|c| *c == b'/').all(check_name) {
+        true => Ok(path.to_vec()),
+        false => Err(cursor.bad("a path leads elsewhere")),
+    }
+}
+
 fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
     put_varint(out, identity.ino);
     out.push(identity.ctime.is_some() as u8);
@@ -174,7 +191,7 @@ fn take_pair(cursor: &mut Cursor) -> Result<Box<Pair>> {
 }
 
 impl Record {
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.number as u64);
         put_varint(out, self.top as u64);
         put_varint(out, self.area as u64);
@@ -217,12 +234,12 @@ impl Record {
         }
     }
 
-    fn decode(bytes: &[u8], head: &Head) -> Result<Record> {
+    pub(super) fn decode(bytes: &[u8], head: &Head) -> Result<Record> {
         let mut cursor = Cursor::new(bytes, "journal");
         let number = cursor.varint()? as usize;
-        let top = cursor.bounded(head.tops.len().saturating_sub(1) as u64)? as usize;
-        let area = cursor.bounded(head.areas.len().saturating_sub(1) as u64)? as usize;
-        let path = cursor.bytes(0, MAX_PATH)?.to_vec();
+        let top = take_index(&mut cursor, head.tops.len())?;
+        let area = take_index(&mut cursor, head.areas.len())?;
+        let path = take_path(&mut cursor)?;
         let action = match cursor.byte()? {
             1 => Action::Create { staged: cursor.varint()? },
             2 => Action::Replace { staged: cursor.varint()?, found: take_identity(&mut cursor)? },
@@ -248,7 +265,7 @@ impl Record {
 }
 
 impl Head {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_varint(&mut out, self.tops.len() as u64);
         self.tops.iter().for_each(|top| put_bytes(&mut out, top));
@@ -261,15 +278,15 @@ impl Head {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Head> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Head> {
         let mut cursor = Cursor::new(bytes, "journal");
         let mut head = Head::default();
         for _ in 0..cursor.bounded(MAX_PLACES)? {
             head.tops.push(cursor.bytes(1, MAX_PATH)?.to_vec());
         }
         for _ in 0..cursor.bounded(MAX_PLACES)? {
-            let top = cursor.bounded(head.tops.len().saturating_sub(1) as u64)? as usize;
-            head.areas.push((top, cursor.bytes(0, MAX_PATH)?.to_vec()));
+            let top = take_index(&mut cursor, head.tops.len())?;
+            head.areas.push((top, take_path(&mut cursor)?));
         }
         head.note = cursor.bytes(0, MAX_PIECE)?.to_vec();
         cursor.finish()?;
@@ -358,8 +375,13 @@ pub fn write_plan(dir: BorrowedFd, records: &[Record]) -> Result<()> {
     fsync(&file).map_err(failed("make durable"))
 }
 
-/// The head of a journal; None where none was begun.
+/// The head of a journal; None where none was begun. What somebody else could have written is none of ours: it says what is to
+/// be done, and where.
 pub fn read_head(dir: BorrowedFd) -> Result<Option<Head>> {
+    let stat = fstat(dir).map_err(failed("look at"))?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+        return Err(Error::damaged("the journal of a restore belongs to another user, or others can write it"));
+    }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = match openat(dir, HEAD, flags, Mode::empty()) {
         Ok(file) => BufReader::new(File::from(file)),
