@@ -63,11 +63,7 @@ WRONG: dict[str, tuple[int, str, Arguments]] = {
         "path-not-found",
         lambda s, t: ["restore", f"first:{t}/source/file/x", "--target", t / "new"],
     ),
-    "target not empty": (
-        1,
-        "target-not-empty",
-        lambda s, t: ["restore", "first", "--target", t / "source"],
-    ),
+    "nothing to undo": (1, "nothing-to-undo", lambda s, t: ["undo"]),
     "target inside a file": (
         1,
         "target-invalid",

@@ -15,7 +15,7 @@ from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import commands, hooks, inplace, targets, undo, unfinished
 from snapstore.ops import restore as fresh
 from snapstore.ops.create import user
-from snapstore.ops.inplace import Request
+from snapstore.ops.request import Request
 from snapstore.ops.running import Meter
 from snapstore.ops.targets import Step
 from snapstore.repository.open import Repository
