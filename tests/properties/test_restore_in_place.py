@@ -594,3 +594,22 @@ def test_a_large_file_is_patched_and_back(
     first: list[Any], second: list[Any], sparse: bool, linked: bool, mode: str
 ) -> None:
     check_large(first, second, sparse, linked, mode)
+
+
+@pytest.mark.needs("holes")
+def test_a_hole_at_the_end_comes_back_where_the_last_block_is_not_full(tmp_path: Path) -> None:
+    top = tmp_path / "tree"
+    top.mkdir()
+    parts = [Part("noise", 10 * MIB, 1), Part("hole", 70_123)]
+    write_file(os.fsencode(top / "image"), parts)
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        taken = scan(top)
+        with open(top / "image", "r+b") as file:
+            file.seek(10 * MIB)
+            file.write(noise(70_123, 2))
+        changed = scan(top)
+        store.restore("latest")
+        assert_same(taken, scan(top))
+        store.undo(top)
+        assert_same(changed, scan(top))

@@ -182,9 +182,19 @@ pub(super) fn save(live: BorrowedFd, size: u64, ranges: &[Range], into: &OwnedFd
     Ok(())
 }
 
-/// Makes holes of `ranges`.
+/// Makes holes of `ranges` in a file that gets `size`.
 pub(super) fn clear_ranges(file: BorrowedFd, ranges: &[Range], size: u64) -> io::Result<()> {
-    ranges.iter().filter(|(start, _)| *start < size).try_for_each(|(start, end)| clear(file, *start, (*end).min(size)))
+    let inside = ranges.iter().filter(|(start, _)| *start < size);
+    inside.into_iter().try_for_each(|(start, end)| clear_file(file, *start, (*end).min(size), size))
+}
+
+/// Makes a hole in a file that gets `size`. The last block, of which the file has only a part, cannot be punched.
+fn clear_file(file: BorrowedFd, start: u64, end: u64, size: u64) -> io::Result<()> {
+    if end < size {
+        return clear(file, start, end);
+    }
+    ftruncate(file, start)?;
+    Ok(ftruncate(file, size)?)
 }
 
 /// Makes `ranges` of `to` what they are in `from`: data is written, holes are made. Then it gets `size`.
@@ -204,6 +214,7 @@ pub(super) fn copy(
         }
         each_part(from, *start, (*end).min(size), |start, end, is_data| match is_data {
             true => copy_data(from, to, start, end),
+            false if is_file => clear_file(to, start, end, size),
             false => clear(to, start, end),
         })?;
     }
