@@ -222,7 +222,7 @@ def check_whole(
 numbers = st.sampled_from([0, 0, 1])
 
 
-@examples(60)
+@examples(40)
 @given(plans(), changes(), changes(), numbers, st.booleans(), st.booleans())
 def test_what_is_restored_is_what_was_taken(
     tree: list[Plan],
@@ -252,7 +252,7 @@ def test_what_is_restored_is_what_was_taken_many(
 strategies = st.sampled_from(STRATEGIES)
 
 
-@examples(60)
+@examples(40)
 @given(plans(), changes(), changes(), numbers, strategies, st.booleans(), st.booleans())
 def test_strategies_decide_as_the_model_says(
     tree: list[Plan],
@@ -267,7 +267,7 @@ def test_strategies_decide_as_the_model_says(
     check_whole(tree, first, second, restored=restored, **options)
 
 
-@examples(40)
+@examples(30)
 @given(plans(), changes(), changes(), strategies, st.booleans(), st.booleans(), st.booleans())
 def test_without_a_safety_snapshot(
     tree: list[Plan],
@@ -326,7 +326,7 @@ def check_part(
             restore_and_back(store, id, top.parent, expected, outcome, top.parent, seen, **options)
 
 
-@examples(40)
+@examples(25)
 @given(plans(), changes(), st.lists(st.integers(0, 60), min_size=1), st.booleans(), st.booleans())
 def test_chosen_paths_come_back_and_nothing_else(
     tree: list[Plan], made: list[Change], picks: list[int], delete: bool, within: bool
@@ -363,7 +363,7 @@ def check_elsewhere(
             restore_and_back(store, id, target.parent, expected, outcome, target, seen, **options)
 
 
-@examples(40)
+@examples(25)
 @given(plans(), plans(12), changes(), st.none() | st.integers(0, 9), st.booleans())
 def test_another_place_becomes_what_was_taken(
     tree: list[Plan], other: list[Plan], made: list[Change], pick: int | None, delete: bool
@@ -411,7 +411,7 @@ def check_roots(
                 )
 
 
-@examples(40)
+@examples(25)
 @given(
     st.lists(plans(10), min_size=2, max_size=2),
     plan_entries().filter(lambda plan: plan.kind not in ("directory", "link")),
@@ -582,7 +582,7 @@ def pick(tree: Facts) -> Facts:
 
 
 @pytest.mark.needs("holes")
-@examples(15)
+@examples(8)
 @given(
     st.lists(edits, max_size=4),
     st.lists(edits, min_size=1, max_size=4),
@@ -594,3 +594,22 @@ def test_a_large_file_is_patched_and_back(
     first: list[Any], second: list[Any], sparse: bool, linked: bool, mode: str
 ) -> None:
     check_large(first, second, sparse, linked, mode)
+
+
+@pytest.mark.needs("holes")
+def test_a_hole_at_the_end_comes_back_where_the_last_block_is_not_full(tmp_path: Path) -> None:
+    top = tmp_path / "tree"
+    top.mkdir()
+    parts = [Part("noise", 10 * MIB, 1), Part("hole", 70_123)]
+    write_file(os.fsencode(top / "image"), parts)
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        taken = scan(top)
+        with open(top / "image", "r+b") as file:
+            file.seek(10 * MIB)
+            file.write(noise(70_123, 2))
+        changed = scan(top)
+        store.restore("latest")
+        assert_same(taken, scan(top))
+        store.undo(top)
+        assert_same(changed, scan(top))

@@ -256,7 +256,7 @@ pub(super) fn save(live: BorrowedFd, size: u64, ranges: &[Range], into: &OwnedFd
     Ok(())
 }
 
-/// Makes holes of `ranges`.
+/// Makes holes of `ranges` in a file that gets `size`.
 pub(super) fn clear_ranges(file: BorrowedFd, ranges: &[Range], size: u64) -> io::Result<()> {
     let inside = ranges.iter().filter(|(start, _)| *start < size);
     inside
