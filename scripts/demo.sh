@@ -84,6 +84,14 @@ run snap restore "second" "$work/disk.img" --target out-image
 run cmp disk.img "out-image$work/disk.img"
 echo "the image is the same, and takes $(du --human-readable "out-image$work/disk.img" | cut -f1) of its 256M: holes are holes"
 
+say "Restored over what is there: all of it or nothing, and taken back"
+cp --archive files after
+run snap restore "first:$work/files" --dry-run
+run snap restore "first:$work/files" --delete --yes
+same before files
+run snap undo --yes
+same after files
+
 say "The same by the independent reader: one file of plain Python, written from the format's document alone"
 run python -m snapstore.rescue "$SNAP_STORE" second out-rescue --path "$work/files"
 same files "out-rescue$work/files"

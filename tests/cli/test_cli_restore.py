@@ -97,3 +97,30 @@ def test_what_cannot_be_restored_is_listed(filled: Snap, files: Path) -> None:
     )
     assert told.count("\n") == 2
     assert same(files, filled.home / "back")
+
+
+def test_in_place_and_back(filled: Snap, files: Path) -> None:
+    note = files / "docs" / "note.txt"
+    first = note.read_bytes()
+    note.write_text("other")
+    (files / "since").write_text("since")
+    dry = filled("restore", "first", "--dry-run")
+    assert "dry run: nothing was changed" in str(dry)
+    assert note.read_text() == "other"
+    run = filled("restore", "first", "--delete", "--yes")
+    assert run.status == 0, str(run)
+    assert "undo with    snap undo " in str(run)
+    assert note.read_bytes() == first
+    assert not (files / "since").exists()
+    undone = filled("undo")
+    assert undone.status == 0
+    assert "is as it was" in str(undone)
+    assert note.read_text() == "other"
+    assert (files / "since").exists()
+
+
+def test_nothing_to_resume(filled: Snap, files: Path) -> None:
+    for way in ("--resume", "--abort"):
+        run = filled("restore", way, files)
+        assert run.status == 1
+        assert "no restore into ~/files is unfinished" in str(run)

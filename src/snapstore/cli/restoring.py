@@ -136,7 +136,8 @@ def status(result: "RestoreResult") -> int:
 
 def _print_summary(result: "RestoreResult", settings: Settings, headline: str) -> None:
     plan = result.plan
-    if plan is None:
+    if plan is None:  # what was kept beside the target went back as it was
+        render.out("dry run: nothing was changed" if result.dry_run else headline)
         return
     if result.dry_run:
         for step in plan.steps:
