@@ -189,8 +189,7 @@ impl RestorePlan {
         let ready = ready.ok_or_else(|| raise(Error::Invalid("this plan was used".into())))?;
         let options = StageOptions { name, note, verify, goes_on };
         let work = move |progress: &Progress| ready.stage(&options, progress);
-        Task::spawn(Arc::default(), work, |py, (transaction, plan, result)| {
-            drop(plan);
+        Task::spawn(Arc::default(), work, |py, (transaction, result)| {
             Ok(Py::new(py, Transaction::new(transaction, result))?.into_any())
         })
     }

@@ -65,7 +65,7 @@ def restore(
             steps = targets.in_place(reader, snapshot, within, paths)
         else:
             steps = targets.at_target(reader, snapshot, target, within, paths)
-            for step in steps:
+            for step in [] if options.get("dry_run", False) else steps:
                 if step.target != target:
                     fresh.make_parents(target, step.target)
         steps = targets.apart(reader, [_resolved(step) for step in steps])

@@ -63,10 +63,9 @@ impl Ready {
     }
 
     /// Stages everything and makes the journal ready. When that fails, nothing is left of it.
-    pub fn stage(self, options: &StageOptions, progress: &Progress) -> Result<(Transaction, Plan, StageResult)> {
+    pub fn stage(self, options: &StageOptions, progress: &Progress) -> Result<(Transaction, StageResult)> {
         let Ready { reader, parts, plan, prepared, .. } = self;
-        let (transaction, result) = stage::stage(&reader, &parts, &plan, prepared, options, progress)?;
-        Ok((transaction, plan, result))
+        stage::stage(&reader, &parts, &plan, prepared, options, progress)
     }
 }
 
@@ -129,14 +128,6 @@ impl Transaction {
 
     pub fn state(&self) -> State {
         self.state
-    }
-
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
     }
 
     /// The paths of its staging directories.

@@ -1,6 +1,6 @@
 //! Staging: everything new is made beside the target, complete with attributes, before anything in the target changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -188,7 +188,7 @@ impl Filling<'_> {
     }
 
     /// Fails when what is to be written certainly does not fit.
-    fn check_space(&self, transaction: &Transaction, area: usize, patched: &[usize]) -> Result<()> {
+    fn check_space(&self, transaction: &Transaction, area: usize, patched: &HashSet<usize>) -> Result<()> {
         let of_area = |(number, item): &(usize, &Item)| {
             item.is_staged() && transaction.records[*number].area == area && !patched.contains(number)
         };
@@ -208,7 +208,13 @@ impl Filling<'_> {
         }
     }
 
-    fn write_part(&mut self, transaction: &Transaction, part: usize, area: usize, patched: &[usize]) -> Result<()> {
+    fn write_part(
+        &mut self,
+        transaction: &Transaction,
+        part: usize,
+        area: usize,
+        patched: &HashSet<usize>,
+    ) -> Result<()> {
         let tree = &self.parts[part].wanted;
         let root = self.reader.root(&tree.root)?;
         let below = (!tree.below.is_empty()).then_some(&tree.below[..]);
@@ -291,20 +297,24 @@ impl Filling<'_> {
     }
 
     /// Stages what need not be written whole; the answer is the numbers of these.
-    fn patch_all(&mut self, transaction: &mut Transaction) -> Result<Vec<usize>> {
-        let mut done = Vec::new();
+    fn patch_all(&mut self, transaction: &mut Transaction) -> Result<HashSet<usize>> {
+        let mut done = HashSet::new();
         for (number, ranges) in self.patches {
             let item = &self.plan.items[*number];
             let (Some(live), Some(wanted)) = (&item.live, &item.wanted) else { continue };
             let (tops, staging) = (&mut transaction.tops, &transaction.staging);
             if self.devices[item.part] {
                 self.patch_device(tops, staging, &mut transaction.records[*number], wanted, ranges)?;
-                done.push(*number);
+                done.insert(*number);
+                continue;
+            }
+            // What is read back and compared is what was written whole.
+            if self.options.verify {
                 continue;
             }
             if self.patch(tops, staging, &mut transaction.records[*number], live, wanted, ranges)? {
                 self.result.files += 1;
-                done.push(*number);
+                done.insert(*number);
             }
         }
         Ok(done)
@@ -375,7 +385,9 @@ impl Filling<'_> {
                 patch::write_wanted(self.reader, wanted, &layout, &new, medium, workers, self.progress)?;
             for (what, reason) in set_attributes(new.as_fd(), &attributes).map_err(failed)? {
                 self.result.problem_count += 1;
-                self.result.problems.push(Problem { path: record.path.clone(), what, reason });
+                let top = tops[record.top].path.as_os_str().as_bytes();
+                let path = prepare::join_path(top, &record.path);
+                self.result.problems.push(Problem { path, what, reason });
             }
             return Ok(true);
         }
