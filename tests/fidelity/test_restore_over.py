@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,24 @@ def over(require: Require, place: Path, kind: str) -> None:
             store.undo()
             assert_same(before, scan(top))
             assert left_over(mounted) == []
+
+
+@pytest.mark.parametrize("name", ["system.posix_acl_default", "system.posix_acl_access"])
+def test_what_is_staged_inherits_nothing(place: Path, name: str) -> None:
+    top = place / "top"
+    (top / "directory").mkdir(parents=True)
+    (top / "file").write_text("first")
+    owner, user_5, group, mask, other = (1, -1, 7), (2, 5, 7), (4, -1, 7), (16, -1, 7), (32, -1, 0)
+    entries = [struct.pack("<HHi", tag, rights, id) for tag, id, rights in (owner, user_5, group, mask, other)]
+    os.setxattr(top, name, struct.pack("<I", 2) + b"".join(entries))
+    with snapstore.init(place / "store") as store:
+        first = store.create(top).snapshot
+        assert first is not None
+        before = scan(top)
+        (top / "file").write_text("second")
+        (top / "directory").rmdir()
+        store.restore(first.id)
+        assert_same(before, scan(top))
 
 
 @pytest.mark.needs("loop", "mount")

@@ -28,6 +28,7 @@ pub(crate) fn staged_name(number: usize) -> String {
 
 /// Makes the directories in which numbers below `count` are staged.
 pub(crate) fn make_staged_directories(directory: &OwnedFd, count: usize) -> Result<()> {
+    target::hand_down_nothing(directory);
     for number in 0..count.div_ceil(AT_ONCE).min(DIRECTORIES) {
         mkdirat(directory, number.to_string(), Mode::from_raw_mode(0o700))
             .map_err(|e| Error::of_target("make a staging directory", &e.into()))?;

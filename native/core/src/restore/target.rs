@@ -57,15 +57,19 @@ pub(crate) fn open_directory(target: &Path) -> Result<(OwnedFd, Given)> {
     // Where these are not allowed, the probe below sees what follows from it.
     let _ = fchown(&fd, Some(geteuid()), Some(getegid()));
     let _ = fchmod(&fd, Mode::from_raw_mode(0o700));
-    let _ = fremovexattr(&fd, acl::DEFAULT);
-    let _ = fremovexattr(&fd, acl::ACCESS);
+    hand_down_nothing(&fd);
     let given = probe(fd.as_fd()).map_err(|e| failed("write into", target, e))?;
     Ok((fd, given))
 }
 
+/// Removes the lists of a directory, which may have come from its parent: what is created in it would inherit them.
+pub(crate) fn hand_down_nothing(directory: &OwnedFd) {
+    let _ = fremovexattr(directory, acl::DEFAULT);
+    let _ = fremovexattr(directory, acl::ACCESS);
+}
+
 /// Sees what a new file in a directory of ours is given.
 pub(crate) fn probe_directory(directory: &OwnedFd) -> Result<Given> {
-    let _ = fremovexattr(directory, acl::DEFAULT);
     probe(directory.as_fd()).map_err(|e| failed("write into", Path::new("the staging directory"), e))
 }
 
