@@ -151,7 +151,11 @@ def _unknown_prefixes(store: Path) -> None:
 def _links_and_pipes(store: Path) -> None:
     os.symlink("/etc/passwd", store / "snap" / "passwd")
     os.symlink("nowhere", store / "data" / "nowhere")
-    os.symlink("..", store / "meta" / "aa")
+    # Where packs may be; not a directory of packs that the store has.
+    free = next(
+        name for byte in range(256) if not (store / "meta" / (name := f"{byte:02x}")).exists()
+    )
+    os.symlink("..", store / "meta" / free)
     for kind in ("snap", "data", "sess", "gc", "tmp"):
         os.mkfifo(store / kind / "pipe")
 
