@@ -2,10 +2,13 @@
 //! entry > **chunk list** > chunk.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
+
+use rustix::fs::{fadvise, Advice};
 
 use crate::chunker::{choose, Chunker, Cutter, Piece, HEAD_LEN, PAGE};
 use crate::error::{Error, Result};
@@ -436,6 +439,8 @@ impl<'a> LargeFile<'a> {
             let mut at = span.start;
             while at < span.end && !self.ended {
                 let want = (span.end - at).min(SEGMENT as u64) as usize;
+                // Read while those before are still worked on. Where this cannot be, nothing is lost.
+                let _ = fadvise(&file, at, NonZeroU64::new(want as u64), Advice::WillNeed);
                 let bytes = Bytes::At(file.clone(), at, want);
                 at += want as u64;
                 self.issue(lane, bytes, cutter, at == span.end)?;
