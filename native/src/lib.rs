@@ -7,12 +7,14 @@ use snapstore_core::chunker::{choose, Chunker, HEAD_LEN};
 mod archive;
 mod browse;
 mod errors;
+mod fuse;
 mod index;
 mod inplace;
 mod keys;
 mod reader;
 mod select;
 mod task;
+mod view;
 mod writer;
 
 /// Offset, length, and id; none for a zero run.
@@ -67,6 +69,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::WriterResult>()?;
     module.add_class::<writer::RootResult>()?;
+    module.add_class::<view::View>()?;
+    module.add_class::<view::Shown>()?;
+    module.add_function(wrap_pyfunction!(fuse::fuse_operations, module)?)?;
     module.add_class::<archive::ExportCounts>()?;
     module.add_class::<archive::ImportResult>()?;
     module.add_function(wrap_pyfunction!(archive::export_tar, module)?)?;

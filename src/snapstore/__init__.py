@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snapstore.api import Store, examine, init, open
+    from snapstore.api import Store, examine, init, open, unmount
     from snapstore.base.errors import (
         AmbiguousReference,
         ArchiveInvalid,
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         IndexDamaged,
         InvalidArgument,
         JobNotFound,
+        MountRefused,
+        MountUnavailable,
         NoSpace,
         NotAStore,
         NothingToUndo,
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "snapstore.api": ("Store", "examine", "init", "open"),
+    "snapstore.api": ("Store", "examine", "init", "open", "unmount"),
     "snapstore.base.errors": (
         "AmbiguousReference",
         "ArchiveInvalid",
@@ -94,6 +96,8 @@ _HOMES = {
         "IndexDamaged",
         "InvalidArgument",
         "JobNotFound",
+        "MountRefused",
+        "MountUnavailable",
         "NoSpace",
         "NotAStore",
         "NothingToUndo",
@@ -192,6 +196,8 @@ __all__ = [
     "Job",
     "JobNotFound",
     "ListedEntry",
+    "MountRefused",
+    "MountUnavailable",
     "NoSpace",
     "NotAStore",
     "NothingToUndo",
@@ -238,4 +244,5 @@ __all__ = [
     "examine",
     "init",
     "open",
+    "unmount",
 ]

@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -26,7 +27,7 @@ from snapstore.ops import listing
 from snapstore.repository.open import Repository, new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Literal, Unpack
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from snapstore.model.filters import Paths, Texts
     from snapstore.model.findings import Change, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Health
+    from snapstore.model.mounting import MountSettings
     from snapstore.model.restoring import Options, Unfinished
     from snapstore.model.results import (
         CheckReport,
@@ -49,12 +51,13 @@ if TYPE_CHECKING:
     )
     from snapstore.model.selection import Selection
     from snapstore.model.snapshot import Snapshot
+    from snapstore.mount.process import Process
     from snapstore.ops.points import RestorePoint
     from snapstore.ops.streaming import RestoreEvents
     from snapstore.repository.jobs import Job
     from snapstore.repository.keys import Password
 
-__all__ = ["Store", "examine", "init", "open"]
+__all__ = ["Store", "examine", "init", "open", "unmount"]
 
 TOOL = f"snapstore {snapstore.__version__}"
 
@@ -127,6 +130,15 @@ def examine(
     return examining.examine(
         _path(path), cache_dir=_path(cache_dir), search_path=search_path, running=running
     )
+
+
+def unmount(mountpoint: str | os.PathLike[str], *, lazy: bool = False) -> None:
+    """Ends a mount of snapshots; `lazy`: as soon as nobody uses it any more. Raises MountRefused
+    (it is busy, or there is none), MountUnavailable.
+    """
+    from snapstore.mount import points
+
+    points.unmount(Path(mountpoint), lazy=lazy)
 
 
 class Store:
@@ -787,6 +799,84 @@ class Store:
 
         path = os.path.realpath(os.fsencode(target))
         return unfinished.abort(self._repository, path, progress)
+
+    # Looking into snapshots
+
+    def mount(
+        self,
+        mountpoint: str | os.PathLike[str],
+        ref: str | None = None,
+        *,
+        started: Callable[[str | None], None] | None = None,
+        **settings: Unpack[MountSettings],
+    ) -> None:
+        """Shows snapshots at `mountpoint`, an empty directory: all of them, or what `REF` or
+        `REF:PATH` names. Returns when it is unmounted, or a signal (INT, TERM, HUP) ends it; has to
+        run in the main thread. This process must not read from it: see `mounted`.
+
+        `started` is called when it can be used, with a sentence when the remains of a mount that
+        was killed were cleared away. Raises MountRefused, MountUnavailable, PathNotFound,
+        InvalidArgument, DamagedObject.
+        """
+        from snapstore.model.mounting import mount_options
+        from snapstore.mount import points, serving
+
+        options = mount_options(**settings)
+        said = points.prepare(Path(mountpoint), self.path)
+        snapshot, below = self.resolve(ref) if ref is not None else (None, None)
+        tell = started or (lambda said: None)
+        place = Path(mountpoint)
+        serving.serve(self._repository, place, snapshot, below, options, lambda: tell(said))
+
+    def mount_in_background(
+        self,
+        mountpoint: str | os.PathLike[str],
+        ref: str | None = None,
+        *,
+        started: Callable[[str | None], None] | None = None,
+        **settings: Unpack[MountSettings],
+    ) -> int:
+        """As `mount`, in a process of its own, which goes on when this one ends. Returns its
+        number, once the mount can be used; `unmount` ends it.
+        """
+        process = self._start_mount(mountpoint, ref, settings, attached=False)
+        if started is not None:
+            started(process.said)
+        return process.pid
+
+    @contextmanager
+    def mounted(
+        self,
+        mountpoint: str | os.PathLike[str],
+        ref: str | None = None,
+        **settings: Unpack[MountSettings],
+    ) -> Iterator[Path]:
+        """Snapshots are shown at `mountpoint` while the block runs, and no longer than this
+        process: `with store.mounted("/mnt") as path`. As `mount`, in a process of its own.
+        """
+        process = self._start_mount(mountpoint, ref, settings, attached=True)
+        try:
+            yield process.order.mountpoint
+        finally:
+            process.end()
+
+    def _start_mount(
+        self,
+        mountpoint: str | os.PathLike[str],
+        ref: str | None,
+        settings: MountSettings,
+        *,
+        attached: bool,
+    ) -> Process:
+        from snapstore.model.mounting import mount_options
+        from snapstore.mount import process
+
+        options = mount_options(**settings)
+        snapshot, below = self.resolve(ref) if ref is not None else (None, None)
+        id = snapshot.id if snapshot is not None else None
+        place = Path(mountpoint)
+        order = process.order(self._repository, place, id, below, options, attached=attached)
+        return process.Process(order)
 
     def export(
         self,

@@ -2,7 +2,7 @@
 //!
 //! Layers, each using only what stands before it:
 //! lock, error, bytes, id → seal, compress → frame, pack, chunker, node, acl, tar → packer, reader → source, select, walk →
-//! crew → take, import, restore, export, check, diff, live, find, lookup, usage → inplace.
+//! crew → take, import, restore, export, check, diff, live, find, lookup, usage, view → inplace.
 
 pub mod acl;
 pub mod bytes;
@@ -37,6 +37,7 @@ pub mod source;
 pub mod take;
 pub mod tar;
 pub mod usage;
+pub mod view;
 pub mod walk;
 
 #[cfg(test)]

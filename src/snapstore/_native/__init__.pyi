@@ -27,17 +27,20 @@ __all__ = [
     "RestoreResult",
     "RootResult",
     "Selection",
+    "Shown",
     "Task",
     "Transaction",
     "TreeDiff",
     "TreeFind",
     "TreeWalk",
+    "View",
     "Writer",
     "WriterResult",
     "cut_points",
     "differing_fields",
     "explain_path",
     "export_tar",
+    "fuse_operations",
     "hash_pack",
     "import_tar",
     "location",
@@ -655,6 +658,72 @@ def explain_path(
 
 def cut_points(content: bytes, chunk_bytes: int, keys: Keys) -> list[tuple[int, int, bytes | None]]:
     """(offset, length, id or None for a zero run) of `content` without holes, for golden vectors and tests."""
+
+@final
+class View:
+    """Snapshots as a file system that is only read, each under a name. Thread-safe."""
+
+    def __new__(
+        cls,
+        reader: Reader,
+        *,
+        node_bytes: int,
+        ahead_blocks: int,
+        owner: tuple[int, int],
+        all_uid: int | None = None,
+        all_gid: int | None = None,
+        only: Sequence[bytes] = ...,
+    ) -> View:
+        """`node_bytes`: what decoded nodes may take. `ahead_blocks`: how many blocks are decoded before they are wanted, when
+        blocks are wanted in a row. `owner`: of directories that are in no tree. `only`: the paths that are shown; all when empty."""
+    def add(
+        self,
+        name: builtins.bytes,
+        id: str,
+        roots: list[tuple[builtins.bytes, builtins.bytes]],
+        time_ns: int,
+    ) -> None:
+        """Shows a snapshot. `roots`: path, and id. Raises DamagedObject."""
+    def remove(self, name: builtins.bytes) -> bool:
+        """False when nothing was shown under this name."""
+    def find(self, name: builtins.bytes, path: builtins.bytes) -> Shown | None:
+        """What is at a path, no link followed. Raises InvalidArgument when nothing is shown under this name."""
+
+@final
+class Shown:
+    """Something that was found in a view."""
+
+    @property
+    def snapshot(self) -> str: ...
+    @property
+    def root(self) -> str | None:
+        """Id of the root that it is in; None for what is in no tree."""
+    @property
+    def is_directory(self) -> bool: ...
+    @property
+    def target(self) -> builtins.bytes | None:
+        """Of a symbolic link."""
+    def identity(self) -> builtins.bytes:
+        """The same for two things only if they, and all below them, differ in nothing but their names."""
+    def status(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        """Inode number, mode with type, links, owner, group, device, size, blocks of 512 bytes, time in nanoseconds."""
+    def list(
+        self, start: int, count: int
+    ) -> tuple[builtins.list[tuple[builtins.bytes, Shown]], int]:
+        """At most `count` entries of a directory from number `start` on, and the number of the next."""
+    def read(self, offset: int, len: int) -> builtins.bytes:
+        """At most `len` bytes of a file; fewer only at its end."""
+    def seek(self, offset: int, hole: bool) -> int | None:
+        """Where the next data, or hole, begins; the end counts as a hole. None behind it."""
+    def xattrs(self) -> builtins.list[tuple[builtins.bytes, builtins.bytes]]: ...
+    def chunk_lines(self, max_len: int) -> str:
+        """Chunks of a file, `OFFSET LENGTH ID` a line, as many lines as fit."""
+
+def fuse_operations(view: View, others: dict[str, int], below: bytes | None) -> dict[str, int]:
+    """Addresses of functions for libfuse, by the names of its operations. `others`: addresses of what Python answers for names
+    above snapshots (`getattr`, `readlink`, `readdir` as libfuse calls them; `show(id) -> 1 or 0`; `complain(path, what)`).
+    `below`: the mount is what is at this path of the snapshot without a name; else snapshots are in `/by-id/`. They serve
+    until this is called again."""
 
 @final
 class ExportCounts:

@@ -258,6 +258,20 @@ class TargetChanged(SnapstoreError):
     usual_hint = "end what writes there, and try again"
 
 
+class MountRefused(SnapstoreError):
+    """A mount point that cannot be one, or is none. `path`."""
+
+    kind = "mount-refused"
+    exit_code = 14
+
+
+class MountUnavailable(SnapstoreError):
+    """What mounting needs is not there, or does not let us."""
+
+    kind = "mount-unavailable"
+    exit_code = 14
+
+
 class ConflictsFound(SnapstoreError):
     """Paths were changed both on disk and in the snapshot; nothing was done. `conflicts` names
     them.

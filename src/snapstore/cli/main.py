@@ -25,6 +25,8 @@ COMMANDS = {
     "restore": "Put a snapshot, or part of it, back in place, or elsewhere.",
     "undo": "Take back the last restore.",
     "jobs": "List restores that run on by themselves, or show one.",
+    "mount": "Show snapshots as a file system, to look into them and copy out of them.",
+    "umount": "End a mount of snapshots.",
     "export": "Write a snapshot, or a part of it, as a tar or zip archive.",
     "import-tar": "Take a snapshot of what a tar archive holds.",
     "check": "Check the store, and name the files that damage hits.",

@@ -41,6 +41,7 @@ NEIGHBOURS = {
     "snapshots": "list",
     "status": "stats",
     "take": "create",
+    "unmount": "umount",
     "tree": "ls",
     "verify": "check",
     "version": "--version",
@@ -54,7 +55,6 @@ NOT_YET = {
     "forget": None,
     "gc": None,
     "key": None,
-    "mount": "restore",
     "prune": None,
     "remove": None,
     "rename": None,
@@ -62,7 +62,6 @@ NOT_YET = {
     "rewrite": None,
     "rm": None,
     "tag": None,
-    "umount": None,
     "undelete": None,
 }
 

@@ -200,7 +200,7 @@ class Repository:
             session.end()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, purpose: str = "restore") -> Iterator[None]:
         """Keeps what long reads need from being collected, as far as the store can be written. What
         stops a lease (a full disk, a damaged record) does not stop reading.
         """
@@ -208,7 +208,7 @@ class Repository:
         with contextlib.ExitStack() as stack:
             if self.writable:
                 with contextlib.suppress(*stops):
-                    stack.enter_context(self.session("restore"))
+                    stack.enter_context(self.session(purpose))
             yield
 
     def require_writable(self) -> None:
@@ -356,7 +356,7 @@ class Repository:
         """A reader of trees and content; with a snapshot, one that finds all that it needs."""
         with self._lock:
             if snapshot is not None:
-                self._cover_snapshot(snapshot)
+                self.cover_snapshot(snapshot)
             if self._reader is None:
                 self._reader = self.reader_of(self.index())
             return self._reader
@@ -381,7 +381,7 @@ class Repository:
                 meta = [row.id for row in self.index().rows() if row.present and row.kind == META]
             else:
                 for snapshot in snapshots:
-                    self._cover_snapshot(snapshot)
+                    self.cover_snapshot(snapshot)
                 refs = [self.catalog.usable_refs(snapshot.id) for snapshot in snapshots]
                 meta = [pack.id for ref in refs if ref for pack in ref.packs if pack.kind == META]
             reader = self.reader()
@@ -396,7 +396,8 @@ class Repository:
         """A reader that finds what `index` knows."""
         return _native.Reader(os.fsencode(self.path), self.keys, index)
 
-    def _cover_snapshot(self, snapshot: Snapshot) -> None:
+    def cover_snapshot(self, snapshot: Snapshot) -> None:
+        """Makes sure that the index knows all packs that a snapshot needs."""
         refs = self.catalog.usable_refs(snapshot.id)
         if refs is None:  # then all packs are looked at
             self.synchronise()

@@ -26,6 +26,7 @@ pub(crate) use packs::open_file;
 pub use packs::Slice;
 pub(crate) use places::{AsItIs, Place};
 pub(crate) use sequence::{Children, Expected, Leaves, Ordered};
+pub(crate) use shelf::Shelf;
 
 use packs::Packs;
 use places::Places;
@@ -51,7 +52,7 @@ impl Domain {
 
 /// How much of a block is decoded for what is wanted of it.
 #[derive(Clone, Copy)]
-enum Extent {
+pub(crate) enum Extent {
     /// All: its neighbours will be wanted too.
     Whole,
     /// Up to its end.
@@ -134,12 +135,18 @@ impl Reader {
         self.chunk_in(chunk, Extent::Whole)
     }
 
-    fn chunk_in(&self, chunk: &Chunk, extent: Extent) -> Result<Slice> {
+    pub(crate) fn chunk_in(&self, chunk: &Chunk, extent: Extent) -> Result<Slice> {
         let slice = self.fetch(&chunk.id, Domain::Chunk, extent)?;
         if slice.len() as u64 != chunk.len {
             return Err(Error::Damaged(format!("chunk {} has another length than the tree says", chunk.id)));
         }
         Ok(slice)
+    }
+
+    /// Decodes a block, if there is one, so that it need not be when it is wanted.
+    pub(crate) fn warm(&self, pack: u32, block: u16) {
+        // Whoever wants it is told what is wrong with it.
+        let _ = self.packs.warm(&self.places.pack_name(pack), u32::from(block));
     }
 
     /// The bytes of node `id`.

@@ -186,6 +186,14 @@ impl Packs {
         })
     }
 
+    /// Decodes a block of an open pack, if there is one of that number.
+    pub(crate) fn warm(&self, name: &PackName, number: u32) -> Result<()> {
+        if (number as usize) < self.open(name)?.pack.table.blocks.len() {
+            self.block(name, number, usize::MAX)?;
+        }
+        Ok(())
+    }
+
     /// Forgets a pack, so that it is opened anew.
     pub(crate) fn forget(&self, name: &PackName) {
         self.open.remove(*name);

@@ -1,0 +1,1 @@
+"""Mounting: snapshots as a file system of the kernel, through FUSE."""

@@ -1,0 +1,145 @@
+"""Layout: the names above the snapshots, under which they are found: by id, name, time, tag, host,
+source, and the versions of each path.
+
+Everything whose meaning can change is a symbolic link; only `by-id` has the snapshots themselves.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from snapstore.base.errors import InvalidArgument
+from snapstore.model.snapshot import Snapshot
+
+BY_ID = b"by-id"
+VERSIONS = b"versions"
+
+_MAX_NAME = 255
+
+
+@dataclass(slots=True)
+class Folder:
+    """A directory of names."""
+
+    below: "dict[bytes, Folder | bytes]" = field(default_factory=dict)
+    """Folders, and targets of links."""
+    mtime_ns: int = 0
+
+    def at(self, path: Iterable[bytes], mtime_ns: int) -> "Folder":
+        """The folder at a path, made where it is missing."""
+        here = self
+        here.mtime_ns = max(here.mtime_ns, mtime_ns)
+        for name in path:
+            there = here.below.setdefault(name, Folder())
+            if not isinstance(there, Folder):  # a time has this name: both cannot be had
+                there = here.below[name] = Folder()
+            here = there
+            here.mtime_ns = max(here.mtime_ns, mtime_ns)
+        return here
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names of some snapshots. `ready`: by id, those that can be read."""
+
+    top: Folder
+    ready: dict[str, Snapshot]
+
+    def paths(self) -> set[bytes]:
+        """Every path in it, with a slash before it."""
+        return set(_paths(self.top, b""))
+
+
+def _paths(folder: Folder, path: bytes) -> Iterator[bytes]:
+    for name, what in folder.below.items():
+        yield path + b"/" + name
+        if isinstance(what, Folder):
+            yield from _paths(what, path + b"/" + name)
+
+
+def lay_out(snapshots: Iterable[Snapshot], time_format: str, newest: Snapshot | None) -> Layout:
+    """The names of these snapshots. `newest`: what `latest` means."""
+    ready = sorted((s for s in snapshots if s.status == "ready"), key=lambda s: (s.time_ns, s.id))
+    top = Folder()
+    for name in (BY_ID, b"by-name", b"by-time", b"by-tag", b"by-host", b"by-source", VERSIONS):
+        top.at([name], 0)
+    for snapshot in ready:
+        top.at([BY_ID], snapshot.time_ns).below[snapshot.id.encode()] = b""
+        times = _Times(snapshot, time_format)
+        times.add(top, [b"by-time"])
+        times.add(top, [b"by-host", _file_name(snapshot.host)])
+        source = [_file_name(part) for part in snapshot.source.split("/") if part]
+        times.add(top, [b"by-source", *(source or [b"%2F"])])
+        for tag in snapshot.tags:
+            times.add(top, [b"by-tag", _file_name(tag)])
+        if snapshot.name:
+            names = top.at([b"by-name"], snapshot.time_ns)
+            names.below[_file_name(snapshot.name)] = _link(1, snapshot.id)
+    if newest is not None:
+        top.below[b"latest"] = _link(0, newest.id)
+    return Layout(top, {snapshot.id: snapshot for snapshot in ready})
+
+
+class _Times:
+    """A snapshot's links under its time."""
+
+    def __init__(self, snapshot: Snapshot, time_format: str) -> None:
+        self.snapshot = snapshot
+        self.path = time_path(snapshot.time_ns, time_format)
+
+    def add(self, top: Folder, path: list[bytes]) -> None:
+        """Into the folder at `path`: under its time, and as the latest (older ones came before)."""
+        *above, name = [*path, *self.path]
+        folder = top.at(above, self.snapshot.time_ns)
+        folder.below[_free(folder, name)] = _link(len(above), self.snapshot.id)
+        top.at(path, 0).below[b"latest"] = _link(len(path), self.snapshot.id)
+
+
+def time_path(time_ns: int, time_format: str) -> list[bytes]:
+    """A time, in the zone of this machine, as names."""
+    moment = datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone()
+    names = [os.fsencode(part) for part in moment.strftime(time_format).split("/") if part]
+    if not names or any(name in (b".", b"..") or len(name) > _MAX_NAME for name in names):
+        raise InvalidArgument(f"{time_format!r} makes no names of times")
+    return names
+
+
+def _free(folder: Folder, name: bytes) -> bytes:
+    """The name, or the name with the first number that is free."""
+    number, free = 1, name
+    while free in folder.below:
+        free, number = name + b"-%d" % number, number + 1
+    return free
+
+
+def _link(depth: int, id: str) -> bytes:
+    return b"../" * depth + BY_ID + b"/" + id.encode()
+
+
+def _file_name(text: str) -> bytes:
+    """Text as the name of a file: slashes and NUL as in URLs."""
+    name = os.fsencode(text).replace(b"/", b"%2F").replace(b"\0", b"%00")
+    if name in (b"", b".", b".."):
+        name = b"%" + name.replace(b".", b"2E")
+    return name[:_MAX_NAME]
+
+
+class Current:
+    """The layout as it is now: made anew when the snapshots have changed. Thread-safe."""
+
+    def __init__(self, stamp: Callable[[], object], make: Callable[[], Layout]) -> None:
+        self._stamp = stamp
+        self._make = make
+        self._lock = threading.Lock()
+        self._known: object = None
+        self._layout: Layout | None = None
+
+    def get(self) -> Layout:
+        """The layout."""
+        with self._lock:
+            stamp = self._stamp()
+            if self._layout is None or stamp != self._known:
+                self._layout, self._known = self._make(), stamp
+            return self._layout
