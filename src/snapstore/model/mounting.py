@@ -52,7 +52,7 @@ class _Plain(TypedDict, total=False):
 
 
 class MountSettings(_Plain, total=False):
-    """What a caller may say of a mount: see MountOptions; `name`, `tag`, `host`, `source` filter."""
+    """What a caller may say of a mount: see MountOptions. The last four are filters."""
 
     only: Sequence[Path_]
     cache_bytes: Size
