@@ -126,7 +126,7 @@ def mount(
         code = fuse.fuse_main_real(
             len(argv), argv, ctypes.pointer(table), ctypes.sizeof(table), None
         )
-    if code:
+    if code and not ours.began:  # later, it is a signal that ended it
         raise MountUnavailable(
             f"cannot mount {to_text(mountpoint)}: libfuse gave up ({code})",
             hint="what it says is above; doctor tells whether something is missing",
@@ -175,6 +175,7 @@ class _Answers:
         self._names = names
         self._started = started
         self._owner = os.getuid(), os.getgid()
+        self.began = False
 
     def init(self, connection: Any, config: Any) -> int:
         found = config.contents
@@ -185,6 +186,7 @@ class _Answers:
         can = connection.contents
         # Attributes always come with names: one alone costs as much as those of a directory.
         can.want = (can.want | _POSIX_ACLS & can.capable) & ~_READDIRPLUS_AUTO
+        self.began = True
         self._started(Kernel(self._fuse))
         return 0
 

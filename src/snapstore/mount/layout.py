@@ -135,11 +135,21 @@ class Current:
         self._lock = threading.Lock()
         self._known: object = None
         self._layout: Layout | None = None
+        self._changed: set[bytes] = set()
 
     def get(self) -> Layout:
         """The layout."""
         with self._lock:
             stamp = self._stamp()
             if self._layout is None or stamp != self._known:
-                self._layout, self._known = self._make(), stamp
+                before, self._layout, self._known = self._layout, self._make(), stamp
+                if before is not None:
+                    self._changed |= before.paths() ^ self._layout.paths()
             return self._layout
+
+    def changed(self) -> set[bytes]:
+        """Paths that came or went since this was asked last, and may have done so several times."""
+        self.get()
+        with self._lock:
+            changed, self._changed = self._changed, set()
+            return changed

@@ -66,7 +66,7 @@ def prepare(mountpoint: Path, store: Path) -> str | None:
     path = Path(os.path.abspath(mountpoint))
     if find_mount(path) is not None:
         try:
-            os.stat(path)
+            os.statvfs(path)  # stat answers from what the kernel knows
         except OSError:
             unmount(path, lazy=True)
             said = f"the mount at {path} had lost its process and was cleared away"

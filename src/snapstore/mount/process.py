@@ -181,7 +181,7 @@ def _serve(ordered: Order, answers: BinaryIO) -> None:
 
 def _watch(mountpoint: Path) -> None:
     """Ends with whoever started this."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):
         pass
     with contextlib.suppress(SnapstoreError):
         points.unmount(mountpoint, lazy=True)

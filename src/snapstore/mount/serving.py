@@ -140,21 +140,19 @@ class _Watch:
         self._stopped.set()
 
     def _run(self, kernel: fuse.Kernel) -> None:
-        known = self._current.get().paths()
         while not self._stopped.wait(_POLL_S):
             try:
-                found = self._current.get().paths()
+                self._tell(kernel)
             except Exception:  # the store cannot be listed right now
                 fuse.log.exception("the snapshots cannot be listed")
-                continue
-            self._tell(kernel, known, found)
-            known = found
 
-    def _tell(self, kernel: fuse.Kernel, known: set[bytes], found: set[bytes]) -> None:
+    def _tell(self, kernel: fuse.Kernel) -> None:
         """What is gone, and what has changed, is asked for anew."""
-        for path in known ^ found:
+        changed = self._current.changed()
+        ready = self._current.get().ready
+        for path in changed:
             above, _, name = path.rpartition(b"/")
-            if above == b"/" + BY_ID and path not in found:
+            if above == b"/" + BY_ID and name.decode("latin-1") not in ready:
                 self.names.hide(name)
             kernel.forget(path)
             kernel.forget(above or b"/")
