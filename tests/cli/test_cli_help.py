@@ -94,10 +94,10 @@ def test_neighbours_verb(snap: Snap) -> None:
 
 
 def test_verb_of_a_later_version(snap: Snap) -> None:
-    assert str(snap("mount", "latest", "/mnt")) == (
+    assert str(snap("repair")) == (
         "--- stderr\n"
-        "snap: error: there is no command 'mount' in this version yet\n"
-        "snap: hint: what comes nearest to it: snap restore\n"
+        "snap: error: there is no command 'repair' in this version yet\n"
+        "snap: hint: what comes nearest to it: snap check\n"
         "--- status 2\n"
     )
     assert "in this version yet" in str(snap("prune"))

@@ -26,6 +26,8 @@ EXIT_CODES = {
     "store-invalid": 10,
     "store-too-new": 1,
     "busy": 11,
+    "mount-refused": 14,
+    "mount-unavailable": 14,
     "wrong-password": 12,
     "snapshot-not-found": 13,
     "ambiguous-reference": 13,

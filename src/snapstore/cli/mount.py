@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def command(
     logging.basicConfig(format="snap: %(message)s", level=logging.WARNING)
 
     def started(said: str | None) -> None:
+        if settings.json:
+            render.document(
+                {"mountpoint": os.fspath(place), "reference": ref, "cleared": bool(said)}
+            )
+            sys.stdout.flush()
+            return
         if said:
             render.note(f"snap: {said}")
         if not settings.quiet:

@@ -1,5 +1,7 @@
 """`snap umount`."""
 
+import os
+
 import click
 
 from snapstore.cli import render
@@ -26,6 +28,8 @@ def command(settings: Settings, /, mountpoint: str, lazy: bool) -> int:
     from snapstore import api
 
     api.unmount(mountpoint, lazy=lazy)
-    if not settings.quiet:
+    if settings.json:
+        render.document({"mountpoint": os.path.abspath(mountpoint)})
+    elif not settings.quiet:
         render.note(f"snap: {render.name(mountpoint)} is no longer mounted")
     return 0

@@ -7,6 +7,7 @@ several times what most answers take.
 """
 
 import ctypes
+import ctypes.util
 import errno
 import logging
 import os
@@ -36,19 +37,16 @@ log = logging.getLogger("snapstore.mount")
 
 def _load() -> Any:
     """mfusepy with libfuse 3: by itself it would take libfuse 2 when both are there."""
-    kept = os.environ.get("FUSE_LIBRARY_PATH")
-    for library in (kept,) if kept else LIBRARIES:
+    for library in LIBRARIES:
         try:
             ctypes.CDLL(library)
         except OSError:
             continue
-        os.environ["FUSE_LIBRARY_PATH"] = library
+        search, ctypes.util.find_library = ctypes.util.find_library, lambda name: library
         try:
             import mfusepy  # type: ignore[import-untyped]
         finally:
-            os.environ.pop("FUSE_LIBRARY_PATH")
-            if kept:
-                os.environ["FUSE_LIBRARY_PATH"] = kept
+            ctypes.util.find_library = search
         return mfusepy
     raise MountUnavailable(
         "mounting needs libfuse 3, which is not there", hint="install the package fuse3"

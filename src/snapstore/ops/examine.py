@@ -179,22 +179,20 @@ def _clock(repository: Repository | None) -> Finding:
 
 
 def _fuse(search_path: Sequence[str]) -> Finding:
-    """Nothing needs it yet, so what is missing is only noted."""
+    """Only mounting needs it, so what is missing is only noted."""
     missing = []
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         missing.append("/dev/fuse")
-    if not any(_loads(name) for name in ("libfuse3.so.4", "libfuse3.so.3", "libfuse.so.2")):
-        missing.append("libfuse")
-    if os.geteuid() and not any(_programs(name, search_path) for name in ("fusermount3",)):
+    if not any(_loads(name) for name in ("libfuse3.so.4", "libfuse3.so.3")):
+        missing.append("libfuse 3")
+    if not any(_programs(name, search_path) for name in ("fusermount3",)):
         missing.append("fusermount3")
     if not missing:
-        return Finding(
-            "fuse", "ok", "all that mounting needs is there; mounting itself comes later"
-        )
+        return Finding("fuse", "ok", "all that mounting needs is there")
     return Finding(
         "fuse",
         "note",
-        f"missing: {', '.join(missing)}; needed to mount snapshots, which comes later",
+        f"missing: {', '.join(missing)}; nothing but mounting needs it",
         "install the package fuse3",
     )
 
