@@ -37,20 +37,25 @@ log = logging.getLogger("snapstore.mount")
 
 def _load() -> Any:
     """mfusepy with libfuse 3: by itself it would take libfuse 2 when both are there."""
-    for library in LIBRARIES:
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            continue
-        search, ctypes.util.find_library = ctypes.util.find_library, lambda name: library
-        try:
-            import mfusepy  # type: ignore[import-untyped]
-        finally:
-            ctypes.util.find_library = search
-        return mfusepy
-    raise MountUnavailable(
-        "mounting needs libfuse 3, which is not there", hint="install the package fuse3"
-    )
+    library = next(filter(_is_there, LIBRARIES), None)
+    if library is None:
+        raise MountUnavailable(
+            "mounting needs libfuse 3, which is not there", hint="install the package fuse3"
+        )
+    search, ctypes.util.find_library = ctypes.util.find_library, lambda name: library
+    try:
+        import mfusepy  # type: ignore[import-untyped]
+    finally:
+        ctypes.util.find_library = search
+    return mfusepy
+
+
+def _is_there(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 class Link(bytes):
