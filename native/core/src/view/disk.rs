@@ -186,3 +186,6 @@ impl View {
         Ok(sum)
     }
 }
+
+#[cfg(test)]
+mod tests;
