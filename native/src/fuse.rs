@@ -301,7 +301,7 @@ fn told(view: &view::View, shown: &Shown, what: &[u8]) -> Result<Option<Vec<u8>>
     Ok(match (what, &shown.entry().what) {
         (b"snapshot", _) => Some(shown.snapshot().into()),
         (b"root", _) => shown.root().map(Into::into),
-        (b"chunks", What::File { .. }) => Some(view.chunk_lines(shown, MAX_XATTR_LEN)?.into()),
+        (b"chunks", What::File { .. }) if !shown.is_part() => Some(view.chunk_lines(shown, MAX_XATTR_LEN)?.into()),
         _ => None,
     })
 }

@@ -41,7 +41,8 @@ fn time_of(ns: i128) -> Time {
 #[pymethods]
 impl View {
     #[new]
-    #[pyo3(signature = (reader, *, node_bytes, ahead_blocks, owner, all_uid = None, all_gid = None, only = Vec::new()))]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (reader, *, node_bytes, ahead_blocks, owner, all_uid = None, all_gid = None, only = Vec::new(), partitions = false))]
     fn new(
         reader: &Reader,
         node_bytes: usize,
@@ -50,8 +51,9 @@ impl View {
         all_uid: Option<u32>,
         all_gid: Option<u32>,
         only: Vec<Vec<u8>>,
+        partitions: bool,
     ) -> View {
-        let looks = Looks { uid: owner.0, gid: owner.1, all_uid, all_gid, only };
+        let looks = Looks { uid: owner.0, gid: owner.1, all_uid, all_gid, only, partitions };
         View(Arc::new(view::View::new(reader.inner.clone(), looks, node_bytes, ahead_blocks)))
     }
 

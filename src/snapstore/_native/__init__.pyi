@@ -673,9 +673,11 @@ class View:
         all_uid: int | None = None,
         all_gid: int | None = None,
         only: Sequence[bytes] = ...,
+        partitions: bool = False,
     ) -> View:
         """`node_bytes`: what decoded nodes may take. `ahead_blocks`: how many blocks are decoded before they are wanted, when
-        blocks are wanted in a row. `owner`: of directories that are in no tree. `only`: the paths that are shown; all when empty."""
+        blocks are wanted in a row. `owner`: of directories that are in no tree. `only`: the paths that are shown; all when empty.
+        `partitions`: beside a disk image `NAME`, `NAME.partitions` has a file for each of its partitions."""
     def add(
         self,
         name: builtins.bytes,
@@ -717,7 +719,7 @@ class Shown:
         """Where the next data, or hole, begins; the end counts as a hole. None behind it."""
     def xattrs(self) -> builtins.list[tuple[builtins.bytes, builtins.bytes]]: ...
     def chunk_lines(self, max_len: int) -> str:
-        """Chunks of a file, `OFFSET LENGTH ID` a line, as many lines as fit."""
+        """Chunks of a file, `OFFSET LENGTH ID` a line, as many lines as fit. A partition has none."""
 
 def fuse_operations(view: View, others: dict[str, int], below: bytes | None) -> dict[str, int]:
     """Addresses of functions for libfuse, by the names of its operations. `others`: addresses of what Python answers for names

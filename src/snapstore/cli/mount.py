@@ -54,6 +54,11 @@ from snapstore.cli.values import PATH
     help="Names of times, as for strftime; / makes directories.",
 )
 @click.option("--all", is_flag=True, help="Show snapshots made by the system and for safety too.")
+@click.option(
+    "--partitions",
+    is_flag=True,
+    help="Show partitions of disk images as files, in IMAGE.partitions beside each image.",
+)
 @click.option("--name", multiple=True, metavar="GLOB", help="Only of this name (repeatable).")
 @click.option("--tag", multiple=True, metavar="TAG[,TAG]", help="Only with this tag (repeatable).")
 @click.option("--host", multiple=True, metavar="GLOB", help="Only of this host (repeatable).")

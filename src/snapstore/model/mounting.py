@@ -21,7 +21,8 @@ class MountOptions:
     `gid`: the owner of everything, instead of those recorded. `only`: paths of snapshots that are
     shown, with all below them (all when empty). `cache_bytes`: what decoded blocks and tree nodes
     may take. `time_format`: names of times, as for strftime; slashes make directories. `wanted`:
-    which snapshots are shown; `all`: those made by the system and for safety too.
+    which snapshots are shown; `all`: those made by the system and for safety too. `partitions`:
+    partitions of disk images are files too, in a directory beside each image.
     """
 
     allow_other: bool = False
@@ -32,6 +33,7 @@ class MountOptions:
     time_format: str = TIME_FORMAT
     wanted: Filter = field(default_factory=Filter)
     all: bool = False
+    partitions: bool = False
 
     def __post_init__(self) -> None:
         if self.cache_bytes < MIN_CACHE_BYTES:
@@ -49,6 +51,7 @@ class _Plain(TypedDict, total=False):
     gid: int | None
     time_format: str
     all: bool
+    partitions: bool
 
 
 class MountSettings(_Plain, total=False):

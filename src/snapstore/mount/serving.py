@@ -39,7 +39,8 @@ def serve(
     MountUnavailable, DamagedObject, PathNotFound, InvalidArgument.
     """
     with repository.reading("mount"):
-        looks = Looks((os.getuid(), os.getgid()), options.uid, options.gid, options.only)
+        owner = os.getuid(), os.getgid()
+        looks = Looks(owner, options.uid, options.gid, options.only, options.partitions)
         view = View(repository, cache_bytes=options.cache_bytes, looks=looks)
         watch: _Watch | None = None
         names: fuse.Names

@@ -25,13 +25,15 @@ _MAX_AHEAD = 64
 @dataclass(frozen=True, slots=True)
 class Looks:
     """How things look: who owns directories that are in no tree, an owner for everything instead
-    of those recorded, and which paths are shown (all when empty).
+    of those recorded, which paths are shown (all when empty), and whether partitions of disk images
+    are files too.
     """
 
     owner: tuple[int, int] = (0, 0)
     uid: int | None = None
     gid: int | None = None
     only: Sequence[bytes] = ()
+    partitions: bool = False
 
 
 class View:
@@ -65,6 +67,7 @@ class View:
             all_uid=looks.uid,
             all_gid=looks.gid,
             only=[os.path.normpath(path) for path in looks.only],
+            partitions=looks.partitions,
         )
 
     def show(self, name: bytes, snapshot: Snapshot) -> None:

@@ -7,7 +7,7 @@ use super::shown::Shown;
 use super::View;
 use crate::error::{Error, Result};
 use crate::id::{Id, ZERO_ID};
-use crate::node::{Chunk, Content, Key, List, What};
+use crate::node::{Chunk, Content, Entry, Key, List, What};
 use crate::reader::{Expected, Extent, Holes};
 
 /// A chunk, what is wanted of it, and where that goes.
@@ -27,7 +27,14 @@ pub enum Seek {
 impl View {
     /// Reads a file from `offset` into `out`; less only at its end.
     pub fn read(&self, at: &Shown, offset: u64, out: &mut [u8]) -> Result<usize> {
-        let What::File { size, content, .. } = &at.entry().what else {
+        let Some((image, part)) = at.part() else { return self.read_file(at.entry(), offset, out) };
+        let start = part.start.saturating_add(offset).min(part.end);
+        let len = (part.end - start).min(out.len() as u64) as usize;
+        self.read_file(image, start, &mut out[..len])
+    }
+
+    pub(super) fn read_file(&self, entry: &Entry, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let What::File { size, content, .. } = &entry.what else {
             return Err(Error::Invalid("it is not a file".into()));
         };
         let start = offset.min(*size);
@@ -112,7 +119,20 @@ impl View {
 
     /// Where the next data or hole of a file begins, from `from` on; the end counts as a hole. None behind the end.
     pub fn seek(&self, at: &Shown, from: u64, what: Seek) -> Result<Option<u64>> {
-        let What::File { size, holes, .. } = &at.entry().what else {
+        let Some((image, part)) = at.part() else { return self.seek_file(at.entry(), from, what) };
+        let start = part.start.saturating_add(from);
+        if start >= part.end {
+            return Ok(None);
+        }
+        let found = self.seek_file(image, start, what)?;
+        Ok(match what {
+            Seek::Data => found.filter(|found| *found < part.end).map(|found| found - part.start),
+            Seek::Hole => found.map(|found| found.min(part.end) - part.start),
+        })
+    }
+
+    fn seek_file(&self, entry: &Entry, from: u64, what: Seek) -> Result<Option<u64>> {
+        let What::File { size, holes, .. } = &entry.what else {
             return Err(Error::Invalid("it is not a file".into()));
         };
         if from >= *size {
@@ -128,9 +148,13 @@ impl View {
         })
     }
 
-    /// The chunks of a file as text, `OFFSET LENGTH ID` a line (`-` for zeros), as many lines as `max_len` bytes hold.
+    /// The chunks of a file as text, `OFFSET LENGTH ID` a line (`-` for zeros), as many lines as `max_len` bytes hold. A
+    /// partition has none.
     pub fn chunk_lines(&self, at: &Shown, max_len: usize) -> Result<String> {
         let mut text = String::new();
+        if at.is_part() {
+            return Ok(text);
+        }
         for (offset, len, id) in self.reader.chunks(at.entry())? {
             let before = text.len();
             let id = id.map_or("-".into(), |id| id.hex());

@@ -5,8 +5,10 @@
 
 mod ahead;
 mod content;
+mod disk;
 mod links;
 mod outline;
+mod partitions;
 mod shown;
 mod stems;
 
@@ -21,6 +23,7 @@ use crate::node::{check_name, Chunk, Content, Entry, List, Time, What};
 use crate::reader::Reader;
 use ahead::Ahead;
 pub use content::Seek;
+use disk::Disks;
 use outline::{Kept, Outlines};
 pub use shown::Shown;
 use stems::{names, Stem, Tree};
@@ -94,6 +97,8 @@ pub struct Looks {
     pub all_gid: Option<u32>,
     /// Only these paths of snapshots, and what is above and below them. Empty: everything.
     pub only: Vec<Vec<u8>>,
+    /// Partitions of disk images are files too, in directories beside the images.
+    pub partitions: bool,
 }
 
 /// Snapshots by name. Threads may share it.
@@ -105,6 +110,8 @@ pub struct View {
     chunks: Outlines<Chunk>,
     ahead: Ahead,
     only: Option<Arc<Stem>>,
+    /// None when partitions are not shown.
+    disks: Option<Disks>,
 }
 
 /// A root of a snapshot: where it stood, and its id.
@@ -120,6 +127,7 @@ impl View {
         View {
             ahead: Ahead::new(&reader, ahead_blocks),
             only: (!looks.only.is_empty()).then(|| Arc::new(only)),
+            disks: looks.partitions.then(Disks::new),
             reader,
             looks,
             snapshots: RwLock::default(),

@@ -1,7 +1,9 @@
 //! What is at a path: an entry of a tree, a directory above roots, or both.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::disk::{image_name, may_be_image, Disk, SUFFIX};
 use super::links::Links;
 use super::outline::{Found, Top};
 use super::stems::{Stem, Tree};
@@ -26,15 +28,19 @@ pub struct Shown {
     /// Its number, were it not a hard link.
     ino: u64,
     /// What may be seen below it; None for everything.
-    only: Option<Arc<Stem>>,
+    pub(super) only: Option<Arc<Stem>>,
 }
 
 #[derive(Clone)]
-enum Held {
+pub(super) enum Held {
     Root(Arc<Tree>),
     Item(Arc<Vec<Entry>>, usize),
     /// Of no tree.
     Made(Arc<Entry>),
+    /// An image, as a directory of its partitions.
+    Disk(Arc<Disk>),
+    /// A partition: which of the disk's.
+    Part(Arc<Disk>, usize),
 }
 
 impl Shown {
@@ -43,7 +49,36 @@ impl Shown {
             Held::Root(tree) => &tree.root.entry,
             Held::Item(entries, at) => &entries[*at],
             Held::Made(entry) => entry,
+            Held::Disk(disk) => &disk.directory,
+            Held::Part(disk, number) => disk.part(*number),
         }
+    }
+
+    /// The image that it is a partition of, and where it stands in that.
+    pub(super) fn part(&self) -> Option<(&Entry, Range<u64>)> {
+        match &self.held {
+            Held::Part(disk, number) => Some((&disk.image, disk.range(*number))),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a part of another file.
+    pub fn is_part(&self) -> bool {
+        self.part().is_some()
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        matches!(self.held, Held::Root(_))
+    }
+
+    /// As if nothing were hidden.
+    pub(super) fn seen_whole(&self) -> Shown {
+        Shown { only: None, ..self.clone() }
+    }
+
+    /// What is made from this, and stands in `at` under a name.
+    pub(super) fn made_below(&self, at: &Shown, name: &[u8], held: Held, only: Option<Arc<Stem>>) -> Shown {
+        Shown { stem: None, held, ino: below(at.ino, name), only, ..self.clone() }
     }
 
     /// Id of the snapshot.
@@ -59,7 +94,15 @@ impl Shown {
     /// The same for two things only if they, and all below them, differ in nothing but their names.
     pub fn identity(&self) -> [u8; 32] {
         let mut bytes = Vec::new();
-        put_entries(&[Entry { name: Box::default(), ..self.entry().clone() }], &mut bytes);
+        let (entry, part) = match &self.held {
+            Held::Disk(disk) => (&disk.image, Some(0..0)),
+            Held::Part(disk, number) => (&disk.image, Some(disk.range(*number))),
+            _ => (self.entry(), None),
+        };
+        put_entries(&[Entry { name: Box::default(), ..entry.clone() }], &mut bytes);
+        if let Some(part) = part {
+            bytes.extend([part.start.to_le_bytes(), part.end.to_le_bytes()].concat());
+        }
         *blake3::hash(&bytes).as_bytes()
     }
 
@@ -90,7 +133,18 @@ impl View {
 
     /// What is called `name` in `at`.
     pub(super) fn step(&self, at: &Shown, name: &[u8]) -> Result<Option<Shown>> {
-        let Some(only) = seen(&at.only, name) else { return Ok(None) };
+        let Some(only) = seen(&at.only, name) else { return self.disk_called(at, name) };
+        if let Some(own) = self.own(at, name, only.clone())? {
+            return Ok(Some(own));
+        }
+        match self.disk_called(at, name)? {
+            Some(disk) => Ok(Some(disk)),
+            None => self.alias(at, name, only),
+        }
+    }
+
+    /// What the snapshot has under a name. `only`: what may be seen below it.
+    pub(super) fn own(&self, at: &Shown, name: &[u8], only: Option<Arc<Stem>>) -> Result<Option<Shown>> {
         let stem = at.stem.as_ref().and_then(|stem| stem.below.get(name)).cloned();
         let own = stem.as_ref().and_then(|stem| stem.tree.clone());
         let (held, tree) = match own {
@@ -100,20 +154,35 @@ impl View {
         let held = match (held, &stem) {
             (Some(held), _) => held,
             (None, Some(_)) => self.made(&at.snapshot, What::Directory(Directory::default()), 0o555),
-            (None, None) => return Ok(self.alias(at, name, only)),
+            (None, None) => return Ok(None),
         };
         Ok(Some(Shown { snapshot: at.snapshot.clone(), stem, tree, held, ino: below(at.ino, name), only }))
     }
 
-    /// At the top of a snapshot, a root is found by its own name too, as a link to where it is; it is not listed there.
-    fn alias(&self, at: &Shown, name: &[u8], only: Option<Arc<Stem>>) -> Option<Shown> {
+    /// At the top of a snapshot, a root is found by its own name too, as a link to where it is; it is not listed there. So is
+    /// the disk beside it.
+    fn alias(&self, at: &Shown, name: &[u8], only: Option<Arc<Stem>>) -> Result<Option<Shown>> {
         let is_top = at.tree.is_none() && at.ino == at.snapshot.ino;
-        let path = at.stem.as_ref().filter(|_| is_top)?.called(name)?;
-        let held = self.made(&at.snapshot, What::Symlink(path.into()), 0o777);
-        Some(Shown { stem: None, tree: None, held, ino: below(at.ino, name), only, ..at.clone() })
+        let Some(stem) = at.stem.as_ref().filter(|_| is_top) else { return Ok(None) };
+        let path = match stem.called(name) {
+            None => self.path_of_disk(at, stem, name)?,
+            path => path,
+        };
+        let held = path.map(|path| self.made(&at.snapshot, What::Symlink(path.into()), 0o777));
+        Ok(held.map(|held| at.made_below(at, name, held, only)))
+    }
+
+    fn path_of_disk(&self, at: &Shown, stem: &Stem, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some(mut path) = image_name(name).and_then(|image| stem.called(image)) else { return Ok(None) };
+        path.extend_from_slice(SUFFIX);
+        let found = self.walk(at.snapshot.clone(), &path)?;
+        Ok(found.filter(|found| matches!(found.held, Held::Disk(_))).map(|_| path))
     }
 
     fn child(&self, at: &Shown, name: &[u8]) -> Result<Option<Held>> {
+        if let Held::Disk(disk) = &at.held {
+            return Ok(disk.called(name).map(|number| Held::Part(disk.clone(), number)));
+        }
         let Some(top) = self.leaves(at)? else { return Ok(None) };
         let before = |key: &Key, _| matches!(key, Key::Bytes(last) if **last < *name);
         let Some((entries, ..)) = self.entries.find(&self.reader, &top, before)? else { return Ok(None) };
@@ -134,6 +203,24 @@ impl View {
     /// Calls `visit` with what is in a directory, from number `from` on, until it returns false: the number of the next, the
     /// name, what is there.
     pub fn list(&self, at: &Shown, from: u64, visit: &mut dyn FnMut(u64, &[u8], Shown) -> bool) -> Result<()> {
+        if let Held::Disk(disk) = &at.held {
+            self.list_parts(at, disk, from, visit);
+            return Ok(());
+        }
+        if self.list_own(at, from, visit)? && self.disks.is_some() {
+            let before = at.directory().map_or(0, |directory| directory.items) + at.stems().count() as u64;
+            self.list_disks(at, from, before, visit)?;
+        }
+        Ok(())
+    }
+
+    /// What the snapshot has in a directory. False when `visit` said so.
+    pub(super) fn list_own(
+        &self,
+        at: &Shown,
+        from: u64,
+        visit: &mut dyn FnMut(u64, &[u8], Shown) -> bool,
+    ) -> Result<bool> {
         let mut number = from;
         let top = self.leaves(at)?;
         if let Some(top) = &top {
@@ -142,7 +229,7 @@ impl View {
                     number += 1;
                     let shown = self.item(at, &entries, place);
                     if shown.is_some_and(|shown| !visit(number, &entries[place].name, shown)) {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
             }
@@ -151,12 +238,13 @@ impl View {
         let count = at.directory().map_or(0, |directory| directory.items);
         for (place, (name, _)) in at.stems().enumerate().skip(number.saturating_sub(count) as usize) {
             let is_listed = top.is_some() && self.child(at, name)?.is_some();
-            let Some(shown) = self.step(at, name)?.filter(|_| !is_listed) else { continue };
+            let Some(only) = seen(&at.only, name).filter(|_| !is_listed) else { continue };
+            let Some(shown) = self.own(at, name, only)? else { continue };
             if !visit(count + place as u64 + 1, name, shown) {
-                return Ok(());
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What an entry of the directory `at` is; None when it may not be seen.
@@ -192,12 +280,9 @@ impl View {
         let (ino, mut links) = self.number(at);
         let (mut size, mut blocks, mut device) = (0, 0, (0, 0));
         let kind = match &entry.what {
-            What::File { size: bytes, holes, .. } => {
+            What::File { size: bytes, .. } => {
                 size = *bytes;
-                blocks = match holes {
-                    None => size.div_ceil(DISK_BLOCK),
-                    Some(_) => (size - self.hole_bytes(entry)?.min(size)).div_ceil(DISK_BLOCK),
-                } * (DISK_BLOCK / FILE_SYSTEM_UNIT);
+                blocks = (size - self.hole_bytes(at)?.min(size)).div_ceil(DISK_BLOCK) * (DISK_BLOCK / FILE_SYSTEM_UNIT);
                 libc::S_IFREG
             }
             What::Directory(_) => {
@@ -223,7 +308,11 @@ impl View {
         Ok(Attributes { ino, mode, links, uid, gid, device, size, blocks, mtime: entry.mtime })
     }
 
-    fn hole_bytes(&self, entry: &Entry) -> Result<u64> {
+    fn hole_bytes(&self, at: &Shown) -> Result<u64> {
+        if let Some((image, part)) = at.part() {
+            return self.hole_bytes_in(image, part);
+        }
+        let entry = at.entry();
         let What::File { holes: Some(holes), .. } = &entry.what else { return Ok(0) };
         let sum = |holes: &[crate::node::Hole]| holes.iter().map(|hole| hole.end - hole.start).sum();
         match &**holes {
@@ -242,12 +331,19 @@ impl View {
             if let Some(top) = self.leaves(at)? {
                 let mut number = 0;
                 while let Some((entries, first, _)) = self.leaf(&top, number)? {
+                    if self.disks.is_some() && entries.iter().any(|entry| may_be_image(&entry.name, entry, false)) {
+                        return Ok(None);
+                    }
                     count += entries.iter().filter(|entry| entry.directory().is_some()).count() as u32;
                     number = first + entries.len() as u64;
                 }
             }
             for (name, stem) in at.stems() {
-                let is_directory = stem.tree.as_ref().is_none_or(|tree| tree.root.entry.directory().is_some());
+                let root = stem.tree.as_ref().map(|tree| &tree.root.entry);
+                if self.disks.is_some() && root.is_some_and(|root| may_be_image(name, root, true)) {
+                    return Ok(None);
+                }
+                let is_directory = root.is_none_or(|root| root.directory().is_some());
                 let is_entry = self.child(at, name)?.is_some();
                 count += u32::from(is_directory && !is_entry);
             }
@@ -261,12 +357,16 @@ impl View {
     }
 
     pub fn xattrs(&self, at: &Shown) -> Result<XattrSet> {
-        self.reader.xattrs(at.entry())
+        // Lists of who may do what go with the mode.
+        self.reader.xattrs(match &at.held {
+            Held::Disk(disk) | Held::Part(disk, _) => &disk.image,
+            _ => at.entry(),
+        })
     }
 }
 
 /// What may be seen below `name`; None when it may not be seen itself.
-fn seen(only: &Option<Arc<Stem>>, name: &[u8]) -> Option<Option<Arc<Stem>>> {
+pub(super) fn seen(only: &Option<Arc<Stem>>, name: &[u8]) -> Option<Option<Arc<Stem>>> {
     match only {
         None => Some(None),
         Some(stem) => stem.below.get(name).map(|next| (!next.below.is_empty()).then(|| next.clone())),
