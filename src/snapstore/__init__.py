@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from snapstore.base.progress import Progress
     from snapstore.model.config import Config
-    from snapstore.model.entries import ListedEntry
+    from snapstore.model.entries import FileStatus, ListedEntry
     from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Finding, Health
     from snapstore.model.patterns import any_case
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from snapstore.model.snapshot import Root, Snapshot
     from snapstore.ops.points import RestorePoint
     from snapstore.ops.streaming import RestoreEvents
+    from snapstore.ops.viewing import SnapshotEntry, SnapshotView
     from snapstore.repository.jobs import Job
 
 __version__ = "0.1.0"
@@ -126,7 +127,7 @@ _HOMES = {
     ),
     "snapstore.base.progress": ("Progress",),
     "snapstore.model.config": ("Config",),
-    "snapstore.model.entries": ("ListedEntry",),
+    "snapstore.model.entries": ("FileStatus", "ListedEntry"),
     "snapstore.model.health": ("Finding", "Health"),
     "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
     "snapstore.model.patterns": ("any_case",),
@@ -153,6 +154,7 @@ _HOMES = {
     "snapstore.model.snapshot": ("Root", "Snapshot"),
     "snapstore.ops.points": ("RestorePoint",),
     "snapstore.ops.streaming": ("RestoreEvents",),
+    "snapstore.ops.viewing": ("SnapshotEntry", "SnapshotView"),
     "snapstore.repository.jobs": ("Job",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -188,6 +190,7 @@ __all__ = [
     "Event",
     "Explanation",
     "ExportResult",
+    "FileStatus",
     "Finding",
     "FoundEntry",
     "Health",
@@ -218,7 +221,9 @@ __all__ = [
     "Selection",
     "Side",
     "Snapshot",
+    "SnapshotEntry",
     "SnapshotNotFound",
+    "SnapshotView",
     "SnapstoreError",
     "SourceNotFound",
     "SourceUnreadable",

@@ -23,6 +23,7 @@ from snapstore.base.units import duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
 from snapstore.model.filters import Filter
+from snapstore.model.mounting import CACHE_BYTES
 from snapstore.ops import listing
 from snapstore.repository.open import Repository, new_id
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from snapstore.mount.process import Process
     from snapstore.ops.points import RestorePoint
     from snapstore.ops.streaming import RestoreEvents
+    from snapstore.ops.viewing import SnapshotView
     from snapstore.repository.jobs import Job
     from snapstore.repository.keys import Password
 
@@ -151,6 +153,7 @@ class Store:
         self._opened: Repository | None = repository
         self._pid = os.getpid()
         self._streams: WeakSet[RestoreEvents] = WeakSet()
+        self._views: WeakSet[SnapshotView] = WeakSet()
         self.path: Path = repository.path
         self.id: str = repository.config.store.hex()
         self.writable: bool = repository.writable
@@ -169,10 +172,12 @@ class Store:
 
     def close(self) -> None:
         """Makes what is derived durable and lets go of the store; takes back what `restore_stream`
-        has not finished. Closing twice is fine.
+        has not finished, and closes views. Closing twice is fine.
         """
         for stream in list(self._streams):
             stream.cancel()
+        for view in list(self._views):
+            view.close()
         repository, self._opened = self._opened, None
         if repository is not None and os.getpid() == self._pid:
             repository.close()
@@ -801,6 +806,23 @@ class Store:
         return unfinished.abort(self._repository, path, progress)
 
     # Looking into snapshots
+
+    def view(self, ref: str, *, cache_bytes: Size = CACHE_BYTES) -> SnapshotView:
+        """A snapshot, or what `REF:PATH` names in it, as a file system that is only read, without
+        a mount; to be closed.
+
+        `cache_bytes`: what decoded blocks and tree nodes may take, 8 MiB or more. Raises
+        PathNotFound, InvalidArgument, DamagedObject.
+        """
+        from snapstore.base.units import size_bytes
+        from snapstore.ops import viewing
+
+        snapshot, below = self.resolve(ref)
+        view = viewing.SnapshotView(
+            lambda: self._repository, snapshot, below or b"", size_bytes(cache_bytes)
+        )
+        self._views.add(view)
+        return view
 
     def mount(
         self,

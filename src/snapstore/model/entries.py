@@ -47,6 +47,32 @@ class Entry(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What stat(2) would tell of something in a snapshot. `type`: a key of TYPES; `mode`: without
+    it. `ino`: equal for hard links in the same snapshot; `nlink`: of a directory with very many
+    entries 1. `blocks`: of 512 bytes, holes left out. `device`: major and minor number. `target`:
+    of a symbolic link.
+    """
+
+    type: str
+    mode: int
+    ino: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int
+    blocks: int
+    mtime_ns: int
+    device: tuple[int, int] | None = None
+    target: bytes | None = None
+
+    @property
+    def st_mode(self) -> int:
+        """Type and mode in one number, as in `os.stat_result`."""
+        return TYPES[self.type] | self.mode
+
+
+@dataclass(frozen=True, slots=True)
 class ListedEntry:
     """An entry with its path as recorded: the root's path and the path below it."""
 

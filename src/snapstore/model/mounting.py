@@ -15,6 +15,12 @@ MIN_CACHE_BYTES = 8 << 20
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
 
 
+def require_cache(cache_bytes: int) -> None:
+    """InvalidArgument for a cache that is too small to be one."""
+    if cache_bytes < MIN_CACHE_BYTES:
+        raise InvalidArgument(f"a cache of {cache_bytes} bytes is too small: 8 MiB is the least")
+
+
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """`allow_other`: other users may enter, as far as the modes of what is shown allow. `uid`,
@@ -36,10 +42,7 @@ class MountOptions:
     partitions: bool = False
 
     def __post_init__(self) -> None:
-        if self.cache_bytes < MIN_CACHE_BYTES:
-            raise InvalidArgument(
-                f"a cache of {self.cache_bytes} bytes is too small: 8 MiB is the least"
-            )
+        require_cache(self.cache_bytes)
         for number in (self.uid, self.gid):
             if number is not None and not 0 <= number < 2**32 - 1:
                 raise InvalidArgument(f"{number} is no number of an owner or group")

@@ -201,15 +201,31 @@ class Repository:
 
     @contextlib.contextmanager
     def reading(self, purpose: str = "restore") -> Iterator[None]:
-        """Keeps what long reads need from being collected, as far as the store can be written. What
-        stops a lease (a full disk, a damaged record) does not stop reading.
-        """
-        stops = (DamagedObject, NoSpace, StorageError, OperationDenied, StoreTooNew)
-        with contextlib.ExitStack() as stack:
-            if self.writable:
-                with contextlib.suppress(*stops):
-                    stack.enter_context(self.session(purpose))
+        """Keeps what long reads need from being collected, as far as the store can be written."""
+        session = self.lease(purpose)
+        try:
             yield
+        finally:
+            if session is not None:
+                session.end()
+
+    def lease(self, purpose: str) -> "Session | None":
+        """A session for long reads, to be ended. None where none is possible: what stops a lease
+        (a full disk, a damaged record) does not stop reading.
+        """
+        from snapstore.repository.session import Session
+
+        stops = (DamagedObject, NoSpace, StorageError, OperationDenied, StoreTooNew)
+        session = Session(self.frames, purpose=purpose, host=self.host, pid=os.getpid())
+        with contextlib.ExitStack() as failed:
+            failed.callback(session.end)
+            try:
+                self.require_writable()
+                session.begin()
+            except stops:
+                return None
+            failed.pop_all()
+        return session
 
     def require_writable(self) -> None:
         """StoreReadOnly unless snapshots can be written here."""
