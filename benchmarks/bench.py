@@ -209,22 +209,18 @@ class Bench:
     def _unmount(self, peer: Peer, place: Place, point: Path) -> None:
         """Returns once nothing is mounted and no server is left, in the worst case by force."""
         deadline = time.monotonic() + UNMOUNT_SECONDS
-        problem: Exception | None = None
-        while is_mounted(point) and time.monotonic() < deadline:
-            try:
-                run(peer.unmount(place, point))
-            except CommandFailed as error:  # in use, or gone meanwhile
-                problem = error
-                time.sleep(0.1)
-        if is_mounted(point):
-            self._failed(f"unmount, {peer.name}", problem or TimeoutError(str(point)))
-            subprocess.run(("umount", "-l", str(point)), check=False)
-        while processes_at(place.home) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        for server in processes_at(place.home):
-            self._failed(f"unmount, {peer.name}", TimeoutError("its process does not end"))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(server, signal.SIGKILL)
+        problem: Exception = TimeoutError("its process does not end")
+        while (mounted := is_mounted(point)) or processes_at(place.home):
+            if time.monotonic() > deadline:
+                self._failed(f"unmount, {peer.name}", problem)
+                _unmount_by_force(place, point)
+                return
+            if mounted:
+                try:
+                    run(peer.unmount(place, point))
+                except CommandFailed as error:  # in use, or gone meanwhile
+                    problem = error
+            time.sleep(0.05)
 
     def _failed(self, what: str, error: Exception) -> None:
         self.failures.append(what)
@@ -248,6 +244,15 @@ def allocated(path: Path) -> int:
         return 0
     inside = path.rglob("*") if path.is_dir() else ()
     return sum(each.lstat().st_blocks * 512 for each in (path, *inside))
+
+
+def _unmount_by_force(place: Place, point: Path) -> None:
+    """The servers first: one of them may be just about to mount."""
+    for server in processes_at(place.home):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
+    if is_mounted(point):
+        subprocess.run(("umount", "-l", str(point)), check=False)
 
 
 def is_mounted(point: Path) -> bool:
