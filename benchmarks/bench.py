@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.measure import Command, CommandFailed, run
+from benchmarks.measure import Command, CommandFailed, processes_at, run
 from benchmarks.peers import PEERS, Peer, Place
 
 REST_SECONDS = 3.5  # data changed less than 2 s before it is read is not trusted by a stat cache
+UNMOUNT_SECONDS = 10  # after that it is taken away by force
 REMOVAL_SECONDS = 90  # after removing many files ext4 creates new ones slowly for about a minute
 
 
@@ -32,6 +36,14 @@ class Record:
     stored: int = 0
     derived: int = 0  # part of `stored` that is rebuilt from the rest: an index, a cache
     cached: int = 0  # what the tool keeps outside its store, in its home
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A mounted snapshot: where the data is in it, and the processes that serve it."""
+
+    path: Path
+    servers: tuple[int, ...]
 
 
 @dataclass
@@ -85,6 +97,30 @@ class Bench:
             except CommandFailed as error:
                 self._failed("preparation", error)
 
+    @contextlib.contextmanager
+    def mount_point(self, peer: Peer, place: Place) -> Iterator[Path]:
+        """An empty folder to mount on. Whatever is mounted there in the end is unmounted."""
+        point = place.root / "mount"
+        point.mkdir(parents=True, exist_ok=True)
+        try:
+            yield point
+        finally:
+            self._unmount(peer, place, point)
+
+    @contextlib.contextmanager
+    def mounted(
+        self, peer: Peer, place: Place, source: Path, name: str = "first"
+    ) -> Iterator[Mounted | None]:
+        """A snapshot of `source`, mounted without measuring; None when that failed."""
+        with self.mount_point(peer, place) as point:
+            try:
+                run(peer.mount(place, point, name))
+            except CommandFailed as error:
+                self._failed(f"mount, {peer.name}", error)
+                yield None
+            else:
+                yield Mounted(peer.shown(point, source, name), processes_at(place.home))
+
     def measure(
         self,
         step: str,
@@ -96,7 +132,7 @@ class Bench:
         cold: bool = False,
     ) -> None:
         """Execute and record. With `place`, the size of its store afterwards is recorded too; with
-        `cold`, nothing is in the page cache before."""
+        `cold`, nothing is in the kernel's caches before."""
         self.settle()
         if cold:
             drop_caches()
@@ -170,6 +206,22 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         subprocess.run(("sync", "-f", str(self.work)), check=True)
 
+    def _unmount(self, peer: Peer, place: Place, point: Path) -> None:
+        """Returns once nothing is mounted and no server is left, in the worst case by force."""
+        deadline = time.monotonic() + UNMOUNT_SECONDS
+        problem: Exception = TimeoutError("its process does not end")
+        while (mounted := is_mounted(point)) or processes_at(place.home):
+            if time.monotonic() > deadline:
+                self._failed(f"unmount, {peer.name}", problem)
+                _unmount_by_force(place, point)
+                return
+            if mounted:
+                try:
+                    run(peer.unmount(place, point))
+                except CommandFailed as error:  # in use, or gone meanwhile
+                    problem = error
+            time.sleep(0.05)
+
     def _failed(self, what: str, error: Exception) -> None:
         self.failures.append(what)
         print(f"  FAILED {what}: {error}", flush=True)
@@ -192,6 +244,21 @@ def allocated(path: Path) -> int:
         return 0
     inside = path.rglob("*") if path.is_dir() else ()
     return sum(each.lstat().st_blocks * 512 for each in (path, *inside))
+
+
+def _unmount_by_force(place: Place, point: Path) -> None:
+    """The servers first: one of them may be just about to mount."""
+    for server in processes_at(place.home):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
+    if is_mounted(point):
+        subprocess.run(("umount", "-l", str(point)), check=False)
+
+
+def is_mounted(point: Path) -> bool:
+    """Also where the server has died, so that nothing there can be looked at."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return str(point).replace(" ", "\\040") in (line.split()[4] for line in lines)
 
 
 def drop_caches() -> None:

@@ -7,19 +7,23 @@ starts with another tool.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import datasets, targets
-from benchmarks.bench import Bench, Record
+from benchmarks.bench import Bench, Mounted, Record, drop_caches
 from benchmarks.datasets import Dataset
-from benchmarks.peers import PEERS, Dd, Place, Snap
+from benchmarks.measure import Command, memory
+from benchmarks.peers import PEERS, Dd, Peer, Place, Snap, archived, listed, walked
 from benchmarks.targets import Target
 
 STORES = ("snap", "restic", "borg")
+MOUNTS = (*STORES, "squashfuse", "squashfs")
 GIB = 1 << 30
 
 
@@ -61,6 +65,15 @@ def _start(bench: Bench, data: Dataset) -> int:
     return size
 
 
+def _keep(bench: Bench, tools: tuple[str, ...], source: Path) -> None:
+    """Each tool's place for all runs, with a snapshot `first` of `source`."""
+    for peer in bench.turn(*tools):
+        place = bench.shared_place(peer)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place))
+        bench.prepare(peer.create(place, source, "first"))
+
+
 def kernel_create(bench: Bench) -> None:
     data = datasets.kernel(bench.work)
     for _ in bench.runs():
@@ -77,11 +90,7 @@ def kernel_restore(bench: Bench) -> None:
     data = datasets.kernel(bench.work)
     _start(bench, data)
     archives = (*STORES, "mksquashfs", "tar+zstd")
-    for peer in bench.turn(*archives):
-        place = bench.shared_place(peer)
-        place.root.mkdir(parents=True)
-        bench.prepare(peer.init(place))
-        bench.prepare(peer.create(place, data.live, "first"))
+    _keep(bench, archives, data.live)
     for number in bench.runs():
         for peer in bench.turn(*archives, "cp -a"):
             if peer.name == "cp -a":
@@ -182,11 +191,7 @@ def export(bench: Bench) -> None:
     data = datasets.kernel(bench.work)
     size = _start(bench, data)
     tools = ("snap", "borg", "tar+zstd")
-    for peer in bench.turn(*tools):
-        place = bench.shared_place(peer)
-        place.root.mkdir(parents=True)
-        bench.prepare(peer.init(place))
-        bench.prepare(peer.create(place, data.live, "first"))
+    _keep(bench, tools, data.live)
     for _ in bench.runs():
         for peer in bench.turn(*tools):
             command = peer.export(bench.shared_place(peer), "first")
@@ -290,12 +295,7 @@ def memory_tree(bench: Bench) -> None:
 
 
 def startup(bench: Bench) -> None:
-    source = Path(__file__).parent / "README.md"
-    for peer in bench.turn(*STORES):
-        place = bench.shared_place(peer)
-        place.root.mkdir(parents=True)
-        bench.prepare(peer.init(place))
-        bench.prepare(peer.create(place, source, "first"))
+    _keep(bench, STORES, Path(__file__).parent / "README.md")
     for _ in bench.runs():
         for peer in bench.turn(*STORES):
             place = bench.shared_place(peer)
@@ -340,7 +340,9 @@ def find(bench: Bench) -> None:
     """A rare name and a frequent one, in 50 snapshots of each version; then the history of a file
     in 1,000 small snapshots."""
     _two_versions(bench, ("snap", "restic"), each=50)
-    place, path = _history(bench)
+    peer = PEERS["snap"]
+    place = Place(bench.shared_place(peer).root / "history")
+    path = _history(bench, peer, place, 1000)
     for _ in bench.runs():
         for step, name in (("one file", "fork.c"), ("many files", "Makefile")):
             for peer in bench.turn("snap", "restic"):
@@ -350,20 +352,127 @@ def find(bench: Bench) -> None:
             bench.measure("log", peer, peer.log(place, path))
 
 
-def _history(bench: Bench) -> tuple[Place, Path]:
-    """A store of its own with 1,000 snapshots, in every third of which a file changes."""
-    peer = PEERS["snap"]
-    place = Place(bench.shared_place(peer).root / "history")
+def _history(bench: Bench, peer: Peer, place: Place, count: int) -> Path:
+    """Fills a place with small snapshots, in every third of which the returned file changes."""
     source = place.root / "source"
     (source / "below").mkdir(parents=True)
     for number in range(200):
         (source / f"file{number}").write_text(str(number))
     path = source / "below" / "file"
     bench.prepare(peer.init(place))
-    for number in range(1000):
+    for number in range(count):
         path.write_text(str(number // 3))
         bench.prepare(peer.create(place, source, f"take-{number}"))
-    return place, path
+    return path
+
+
+def mount(bench: Bench) -> None:
+    """Mounting all snapshots. A thousand of theirs take others a quarter of an hour to make, so
+    that they are met at a hundred."""
+    many = {"100 snapshots": (100, STORES), "1,000 snapshots": (1000, (targets.OURS,))}
+    for step, (count, tools) in many.items():
+        for peer in bench.turn(*tools):
+            _history(bench, peer, _place_of(bench, peer, step), count)
+    for _ in bench.runs():
+        for step, (_, tools) in many.items():
+            for cold in (True, False):
+                for peer in bench.turn(*tools):
+                    place = _place_of(bench, peer, step)
+                    with bench.mount_point(peer, place) as point:
+                        command = listed(peer.mount(place, point, None), point)
+                        name = f"first ls, {step}{'' if cold else ', warm'}"
+                        bench.measure(name, peer, command, cold=cold)
+
+
+def _place_of(bench: Bench, peer: Peer, what: str) -> Place:
+    """One of several places of a tool, for all runs."""
+    return Place(bench.shared_place(peer).root / re.sub(r"\W", "-", what))
+
+
+def mount_tree(bench: Bench) -> None:
+    data = datasets.kernel(bench.work)
+    size = _start(bench, data)
+    entries = 1 + sum(len(names) + len(files) for _, names, files in os.walk(data.live))
+    _keep(bench, MOUNTS, data.live)
+    for number in bench.runs():
+        for peer in bench.turn(*MOUNTS):
+            _in_mount(bench, "find -ls", peer, data.live, walked, entries)
+        for peer in bench.turn(*MOUNTS):
+            _in_mount(bench, "tar", peer, data.live, archived, size)
+        for peer in bench.turn(targets.OURS) if number == 0 else ():
+            with bench.mounted(peer, bench.shared_place(peer), data.live) as mounted:
+                if mounted:
+                    bench.check_tree("mount", peer, data.live, mounted.path)
+
+
+def _in_mount(
+    bench: Bench,
+    step: str,
+    peer: Peer,
+    source: Path,
+    work: Callable[[Path], Command],
+    data: int,
+) -> None:
+    """Measure what `work` does with a snapshot that was mounted for it and not yet looked at."""
+    with bench.mounted(peer, bench.shared_place(peer), source) as mounted:
+        if mounted:
+            command = replace(work(mounted.path), beside=mounted.servers)
+            bench.measure(step, peer, command, data=data, cold=True)
+
+
+def mount_database(bench: Bench) -> None:
+    data = datasets.database(bench.work)
+    data.warm()
+    bench.rest()
+    size, mtime = data.live.stat().st_size, data.live.stat().st_mtime_ns
+    _keep(bench, MOUNTS, data.live)
+    small = "256 KiB blocks"
+    for peer in bench.turn(targets.OURS):
+        assert isinstance(peer, Snap)
+        place = _place_of(bench, peer, small)
+        place.root.mkdir(parents=True)
+        bench.prepare(peer.init(place, "--block-bytes", "262144"))
+        bench.prepare(peer.create(place, data.live, "first"))
+    for number in bench.runs():
+        for peer in bench.turn(*MOUNTS):
+            _in_mount(bench, "dd", peer, data.live, Dd.read, size)
+        for peer in bench.turn(*MOUNTS):
+            with bench.mounted(peer, bench.shared_place(peer), data.live) as mounted:
+                _mounted_reads(bench, "4 KiB", peer, mounted)
+        for peer in bench.turn(targets.OURS):
+            with bench.mounted(peer, _place_of(bench, peer, small), data.live) as mounted:
+                _mounted_reads(bench, f"4 KiB, {small}", peer, mounted)
+                if mounted and number == 0:
+                    bench.check_file("mount", peer, data.live, mounted.path, mtime)
+
+
+def _mounted_reads(bench: Bench, step: str, peer: Peer, mounted: Mounted | None) -> None:
+    """Random reads that nothing was read before, then the same from the kernel's cache."""
+    if mounted is None:
+        return
+    bench.settle()
+    drop_caches()
+    command = (sys.executable, "-m", "benchmarks.mounted_reads", str(mounted.path))
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        bench.failures.append(f"{step}, {peer.name}")
+        return
+    served = [memory(server) for server in mounted.servers]
+    resident, anonymous = (sum(each[at] for each in served) for at in (0, 1))
+    for name, spent in json.loads(done.stdout).items():
+        wall = spent[len(spent) // 2]
+        bench.add(Record(f"{step}, {name}", peer.name, bench.run, wall, 0, resident, anonymous))
+
+
+def mount_memory(bench: Bench) -> None:
+    data = datasets.million(bench.work)
+    files = data.facts["files"]
+    assert isinstance(files, int)
+    bench.rest()
+    _keep(bench, MOUNTS, data.live)
+    for _ in bench.runs():
+        for peer in bench.turn(*MOUNTS):
+            _in_mount(bench, "find -ls", peer, data.live, walked, files)
 
 
 def index(bench: Bench) -> None:
@@ -577,6 +686,50 @@ CASES = (
         ),
         data="kernel",
         at_least=5,
+    ),
+    Case(
+        "mount",
+        "From the command that mounts all snapshots until `ls` has listed the mount; cold cache",
+        STORES,
+        mount,
+        (targets.seconds("first ls, 1,000 snapshots", 0.5),),
+        at_least=5,
+    ),
+    Case(
+        "mount-tree",
+        "A mounted Linux source tree: all names with attributes, all content; cold cache",
+        MOUNTS,
+        mount_tree,
+        (
+            targets.microseconds_each("find -ls", 20),
+            targets.seconds("tar", 10),
+            targets.memory("tar"),
+        ),
+        data="kernel",
+    ),
+    Case(
+        "mount-database",
+        "A mounted 1 GiB database: read to its end, then 4 KiB at 2,000 random places, median;"
+        " cold cache",
+        MOUNTS,
+        mount_database,
+        (
+            targets.throughput("dd", 0.8),
+            targets.milliseconds("4 KiB, first", 0.7),
+            targets.milliseconds("4 KiB, 256 KiB blocks, first", 0.35),
+            targets.milliseconds("4 KiB, again", 0.01),
+            targets.memory("dd"),
+        ),
+        data="database",
+    ),
+    Case(
+        "mount-memory",
+        "All names of a million mounted files (on request: 5 GB of data); cold cache",
+        MOUNTS,
+        mount_memory,
+        (targets.memory("find -ls"),),
+        data="million",
+        on_request=True,
     ),
     Case(
         "index",

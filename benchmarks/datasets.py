@@ -17,6 +17,7 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,10 @@ IMAGE_PACKAGES = ("linux-image-amd64", "g++", "clang", "python3", "git", "vim")
 IMAGE_INSTALL = ("gdb", "gfortran", "perl-doc", "php-cli", "ruby")
 IMAGE_REMOVE = ("^libllvm", "git", "vim")  # with all that needs LLVM: clang and its libraries
 PIECE_BYTES = 64 << 10  # of an image that is changed here and there
+DATABASE_BYTES = 1 << 30
+DATABASE_LINES = 8  # of a source file in one row
+MILLION_FOLDERS = 1000
+MILLION_FILES_EACH = 1000
 TREE_LAPS = 15  # copies of the kernel tree that make about 20 GB
 
 
@@ -122,12 +127,26 @@ def laps(work: Path) -> Dataset:
     return _once(work / "laps", "tree", lambda root: _build_laps(root, source))
 
 
+def database(work: Path) -> Dataset:
+    """A 1 GiB SQLite database: the kernel's source text, a few lines in a row, with an index."""
+    source = kernel(work).root / "v1"
+    return _once(work / "database", "database.sqlite", lambda root: _build_database(root, source))
+
+
+def million(work: Path) -> Dataset:
+    """A million files in a thousand folders: each holds a few lines of the kernel's source."""
+    source = kernel(work).root / "v1"
+    return _once(work / "million", "tree", lambda root: _build_million(root, source))
+
+
 BUILDERS: dict[str, Callable[[Path], Dataset]] = {
     "kernel": kernel,
     "tiny": tiny,
     "image": image,
     "blob": blob,
     "laps": laps,
+    "database": database,
+    "million": million,
 }
 
 
@@ -452,6 +471,52 @@ def _copy_bytes(source: int, target: int, size: int) -> None:
         if not done:
             raise RuntimeError("the source ended early")
         size -= done
+
+
+# --- rows and files of a few lines -----------------------------------------------------------
+
+
+def _some_lines(source: Path) -> Iterator[tuple[str, int, str]]:
+    """The text of a tree, a few lines at a time: path, number of the first line, the lines."""
+    for path in walk(source):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        for start in range(0, len(lines), DATABASE_LINES):
+            text = "".join(lines[start : start + DATABASE_LINES])
+            yield str(path.relative_to(source)), start + 1, text
+
+
+def _build_database(root: Path, source: Path) -> Facts:
+    path = root / "database.sqlite"
+    rows = 0
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as built:
+        built.execute("PRAGMA journal_mode = OFF")
+        built.execute("PRAGMA synchronous = OFF")
+        built.execute("CREATE TABLE piece (id INTEGER PRIMARY KEY, path TEXT, line INT, text TEXT)")
+        built.execute("CREATE INDEX piece_path ON piece (path, line)")
+        (page,) = built.execute("PRAGMA page_size").fetchone()
+        pieces = _some_lines(source)
+        for some in iter(lambda: list(itertools.islice(pieces, 10_000)), []):
+            built.execute("BEGIN")
+            built.executemany("INSERT INTO piece (path, line, text) VALUES (?, ?, ?)", some)
+            built.execute("COMMIT")
+            rows += len(some)
+            (pages,) = built.execute("PRAGMA page_count").fetchone()
+            if pages * page >= DATABASE_BYTES:
+                break
+    size = path.stat().st_size
+    return {"source": "text of the kernel tree, in SQLite", "rows": rows, "bytes": size}
+
+
+def _build_million(root: Path, source: Path) -> Facts:
+    pieces = itertools.cycle(_some_lines(source))
+    size = 0
+    for folder in range(MILLION_FOLDERS):
+        home = root / "tree" / f"{folder:03}"
+        home.mkdir(parents=True)
+        for number, (_, _, text) in enumerate(itertools.islice(pieces, MILLION_FILES_EACH)):
+            size += (home / f"{number:03}.txt").write_bytes(text.encode())
+    files = MILLION_FOLDERS * MILLION_FILES_EACH
+    return {"source": "text of the kernel tree, a few lines each", "files": files, "bytes": size}
 
 
 # --- 20 GB of real text ----------------------------------------------------------------------

@@ -17,12 +17,14 @@ SAMPLES_PER_SCAN = 5  # finding children reads all of /proc, so it is done less 
 
 @dataclass(frozen=True)
 class Command:
-    """What to execute. `feed` is a second command, outside the measured tree, piped into stdin."""
+    """What to execute. `feed` is a second command, outside the measured tree, piped into stdin.
+    `beside` are processes that work for it: what they take meanwhile counts too."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     feed: tuple[str, ...] | None = None
+    beside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def run(command: Command) -> Usage:
     """Execute `command` to its end; output is discarded, stderr is kept for the error."""
     feeder = _start_feeder(command)
     with tempfile.TemporaryFile() as stderr:
+        before = sum(map(cpu_seconds, command.beside))
         started = time.perf_counter()
         process = subprocess.Popen(
             command.argv,
@@ -56,7 +59,7 @@ def run(command: Command) -> Usage:
         if feeder and feeder.stdout:
             feeder.stdout.close()  # so that the feeder notices when the command dies
         try:
-            resident, anonymous = _watch(process.pid)
+            resident, anonymous = _watch(process.pid, command.beside)
         except BaseException:  # interrupted: leave nothing running
             process.kill()
             raise
@@ -69,7 +72,8 @@ def run(command: Command) -> Usage:
             stderr.seek(0)
             text = stderr.read().decode(errors="replace")[-2000:]
             raise CommandFailed(f"{' '.join(command.argv)}: status {process.returncode}\n{text}")
-    return Usage(wall, usage.ru_utime + usage.ru_stime, resident, anonymous)
+    cpu = usage.ru_utime + usage.ru_stime + sum(map(cpu_seconds, command.beside)) - before
+    return Usage(wall, cpu, resident, anonymous)
 
 
 def _start_feeder(command: Command) -> subprocess.Popen[bytes] | None:
@@ -78,14 +82,14 @@ def _start_feeder(command: Command) -> subprocess.Popen[bytes] | None:
     return subprocess.Popen(command.feed, stdout=subprocess.PIPE)
 
 
-def _watch(pid: int) -> tuple[int, int]:
+def _watch(pid: int, beside: tuple[int, ...]) -> tuple[int, int]:
     """Sample until `pid` ends, without reaping it. A pidfd wakes us at its end, so that the
     sampling interval does not round the wall time."""
     handle = os.pidfd_open(pid)
     try:
         ended = select.poll()
         ended.register(handle, select.POLLIN)
-        tree = [pid]
+        tree = [pid, *beside]
         resident = anonymous = count = 0
         while True:
             count += 1
@@ -95,7 +99,7 @@ def _watch(pid: int) -> tuple[int, int]:
             if ended.poll(SAMPLE_MS):
                 return resident, anonymous
             if count % SAMPLES_PER_SCAN == 1:
-                tree = _descendants(pid)
+                tree = [*_descendants(pid), *beside]
     finally:
         os.close(handle)
 
@@ -116,6 +120,27 @@ def memory(pid: int | str) -> tuple[int, int]:
     return resident, anonymous
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that one process has taken; zero once it has ended."""
+    fields = _stat(pid)
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def processes_at(home: Path) -> tuple[int, ...]:
+    """All processes that have this home, such as those that a command left in the background."""
+    wanted = b"HOME=" + os.fsencode(home)
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                environment = Path("/proc", entry, "environ").read_bytes()
+            except OSError:  # it has ended, or is somebody else's
+                continue
+            if wanted in environment.split(b"\0"):
+                found.append(int(entry))
+    return tuple(found)
+
+
 def _descendants(root: int) -> list[int]:
     """`root` and every process below it."""
     children: dict[int, list[int]] = {}
@@ -129,9 +154,15 @@ def _descendants(root: int) -> list[int]:
 
 
 def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on; nothing once it has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             # The command name is in parentheses and may hold spaces: split after the last one.
-            return int(stat.read().rpartition(")")[2].split()[1])
+            return stat.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return []

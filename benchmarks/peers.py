@@ -101,6 +101,19 @@ class Peer(ABC):
         """Takes a snapshot of what `feed` prints."""
         raise NotImplementedError(self.name)
 
+    def mount(self, place: Place, mount: Path, name: str | None) -> Command:
+        """Shows snapshot `name`, or all without one, at the empty folder `mount`. Ends once that
+        can be used; what serves it stays in the background, with the home of `place`."""
+        raise NotImplementedError(self.name)
+
+    def shown(self, mount: Path, source: Path, name: str) -> Path:
+        """Where `source` is in what a mount of snapshot `name` shows."""
+        return mount / source.relative_to("/")
+
+    def unmount(self, place: Place, mount: Path) -> Command:
+        """Ends a mount, unless it is in use."""
+        return Command(("fusermount3", "-u", str(mount)))
+
     def derived(self, place: Place) -> Path | None:
         """The part of the store that is rebuilt from the rest, if there is one."""
         return None
@@ -172,6 +185,12 @@ class Snap(Peer):
         command = self._run(place, "create", "--stdin", "stream", "--name", name)
         return Command(command.argv, command.env, feed=feed)
 
+    def mount(self, place: Place, mount: Path, name: str | None) -> Command:
+        return self._run(place, "mount", *([name] if name else []), mount, "--daemon")
+
+    def unmount(self, place: Place, mount: Path) -> Command:
+        return self._run(place, "umount", mount)
+
     def derived(self, place: Place) -> Path:
         return place.store / "local"
 
@@ -205,8 +224,14 @@ class Restic(Peer):
             return self.restore(place, Path("/"), name)
         mount = place.root / "mount"
         command = self._run(place, "mount", mount)
-        snapshot = mount / "tags" / name / "latest"
-        return _from_mount(command, mount, snapshot / live.relative_to("/"), live)
+        return _from_mount(command, mount, self.shown(mount, live, name), live)
+
+    def mount(self, place: Place, mount: Path, name: str | None) -> Command:
+        """It always shows all snapshots, and cannot go to the background by itself."""
+        return _in_background(self._run(place, "mount", mount), mount)
+
+    def shown(self, mount: Path, source: Path, name: str) -> Path:
+        return mount / "tags" / name / "latest" / source.relative_to("/")
 
     def listing(self, place: Place) -> Command:
         return self._run(place, "snapshots")
@@ -271,6 +296,9 @@ class Borg(Peer):
         command = self._run(place, "mount", "--foreground", f"::{name}", mount)
         return _from_mount(command, mount, mount / live.relative_to("/"), live)
 
+    def mount(self, place: Place, mount: Path, name: str | None) -> Command:
+        return self._run(place, "mount", f"::{name}" if name else "::", mount)
+
     def export(self, place: Place, name: str) -> Command:
         return _counted(self._run(place, "export-tar", f"::{name}", "-"))
 
@@ -301,6 +329,40 @@ class Squashfs(Peer):
     def restore(self, place: Place, target: Path, name: str) -> Command:
         command = ("unsquashfs", "-no-progress", "-quiet", "-force", "-dest", str(target))
         return Command((*command, str(_file(place, name))))
+
+
+class Squashfuse(Squashfs):
+    """The same, mounted in user space."""
+
+    name = "squashfuse"
+    package = "squashfuse"
+    executables = ("squashfuse", "mksquashfs")
+
+    def mount(self, place: Place, mount: Path, name: str | None) -> Command:
+        assert name is not None
+        return Command(("squashfuse", str(_file(place, name)), str(mount)), place.environment)
+
+    def shown(self, mount: Path, source: Path, name: str) -> Path:
+        return mount / source.name if source.is_file() else mount
+
+
+class KernelSquashfs(Squashfuse):
+    """The same, mounted by the kernel: no process serves it."""
+
+    name = "squashfs"
+    package = "squashfs-tools"
+    executables = ("mount", "mksquashfs")
+
+    def problem(self) -> str | None:
+        return super().problem() or ("mounting it needs root" if os.geteuid() else None)
+
+    def mount(self, place: Place, mount: Path, name: str | None) -> Command:
+        assert name is not None
+        options = ("-t", "squashfs", "-o", "loop,ro")
+        return Command(("mount", *options, str(_file(place, name)), str(mount)))
+
+    def unmount(self, place: Place, mount: Path) -> Command:
+        return Command(("umount", str(mount)))
 
 
 class TarZstd(Peer):
@@ -368,7 +430,8 @@ class Dd(Peer):
         files = (f"if={source}", f"of={_file(place, name)}")
         return Command(("dd", *files, "bs=1M", "conv=fsync", "status=none"))
 
-    def read(self, source: Path) -> Command:
+    @staticmethod
+    def read(source: Path) -> Command:
         """The least that reading a file can cost."""
         return Command(("dd", f"if={source}", "of=/dev/null", "bs=1M", "status=none"))
 
@@ -386,8 +449,27 @@ class Find(Peer):
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
-    for peer in (Snap(), Restic(), Borg(), Squashfs(), TarZstd(), Copy(), Rsync(), Dd(), Find())
+    for peer in (
+        *(Snap(), Restic(), Borg(), Squashfs(), Squashfuse(), KernelSquashfs()),
+        *(TarZstd(), Copy(), Rsync(), Dd(), Find()),
+    )
 }
+
+
+def listed(mounting: Command, mount: Path) -> Command:
+    """Mounts, then prints the names at the mount point."""
+    script = f"{shlex.join(mounting.argv)} && ls {shlex.quote(str(mount))}"
+    return Command(_shell(script).argv, mounting.env)
+
+
+def walked(root: Path) -> Command:
+    """Prints everything below `root`, with the attributes of each."""
+    return Command(("find", str(root), "-ls"))
+
+
+def archived(root: Path) -> Command:
+    """Writes what is below `root` as a tar archive into a pipe whose reader counts its bytes."""
+    return _counted(Command(("tar", "-C", str(root), "-cf", "-", ".")))
 
 
 def install(names: set[str]) -> dict[str, str]:
@@ -415,6 +497,18 @@ def _file(place: Place, name: str) -> Path:
 
 def _shell(script: str) -> Command:
     return Command(("bash", "-o", "pipefail", "-c", script))
+
+
+def _in_background(command: Command, mount: Path) -> Command:
+    """Starts what stays until it is unmounted, and ends once something is mounted."""
+    script = f"""
+        {shlex.join(command.argv)} & mounted=$!
+        until mountpoint -q {shlex.quote(str(mount))}; do
+            kill -0 $mounted || exit 1
+            sleep 0.01
+        done
+    """
+    return Command(_shell(script).argv, command.env)
 
 
 def _from_mount(command: Command, mount: Path, source: Path, live: Path) -> Command:

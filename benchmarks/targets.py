@@ -92,6 +92,15 @@ def milliseconds(step: str, bound: float) -> Target:
     return Target(f"{step}: time", lambda run: run[step, OURS].wall * 1e3, bound, False, "ms")
 
 
+def microseconds_each(step: str, bound: float) -> Target:
+    """Time per operation; `data` of such a record is a number of operations."""
+    return Target(
+        f"{step}: time of each",
+        lambda run: run[step, OURS].wall / run[step, OURS].data * 1e6,
+        *(bound, False, "us"),
+    )
+
+
 def throughput(step: str, bound: float) -> Target:
     """Gigabytes of data a second."""
     return Target(
