@@ -353,7 +353,6 @@ impl Filling<'_> {
         if offset < OWN_NAMES && !self.own_names(place, &at, offset)? {
             return Ok(0);
         }
-        let mut failed = None;
         view.list(&at, offset.saturating_sub(OWN_NAMES), &mut |next, name, shown| {
             let next = next + OWN_NAMES;
             if !self.with_attributes {
@@ -361,13 +360,11 @@ impl Filling<'_> {
             }
             match view.attributes(&shown) {
                 Ok(found) => self.hand_over(name, &stat_of(&found), next, WITH_ATTRIBUTES),
-                Err(error) => {
-                    failed = Some(error);
-                    false
-                }
+                // Whoever asks for this one is told what is wrong; the others are shown all the same.
+                Err(_) => self.put(name, view.ino(&shown), type_of(&shown.entry().what), next),
             }
         })?;
-        failed.map_or(Ok(0), Err)
+        Ok(0)
     }
 
     fn own_names(&mut self, place: &Place, at: &Shown, offset: u64) -> Result<bool> {

@@ -360,6 +360,28 @@ def test_only_some_paths_and_another_owner(place: Place, tmp_path: Path) -> None
         assert {(path.stat().st_uid, path.stat().st_gid) for path in mnt.rglob("*")} == {(12, 34)}
 
 
+def test_a_root_below_makes_another_version(place: Place, tmp_path: Path) -> None:
+    """A directory is not the same in two snapshots when a root stands in it in one of them only."""
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    (tmp_path / "a/b/c/f").write_text("f")
+    place.store.create(tmp_path / "a", exclude=["/b/*"])
+    place.store.create(tmp_path / "a", tmp_path / "a/b/c", exclude=["/b/*"])
+    versions = place.mounted / f"versions{tmp_path}/a/b"
+    eventually(lambda: os.path.isdir(versions / "c"))
+    assert os.listdir(versions) == ["c"]
+
+
+def test_a_filtered_root_is_found_by_its_own_name(place: Place, tmp_path: Path) -> None:
+    for name in ("one.img", "two.img"):
+        (tmp_path / name).write_text(name)
+    place.store.create(tmp_path / "one.img", tmp_path / "two.img", name="images")
+    mnt = tmp_path / "mnt"
+    mnt.mkdir()
+    with place.store.mounted(mnt, "images", only=[tmp_path / "one.img"]):
+        assert (mnt / "one.img").read_text() == "one.img"
+        assert not os.path.lexists(mnt / "two.img")
+
+
 def test_roots_in_roots_are_where_they_stood(place: Place, tmp_path: Path) -> None:
     (tmp_path / "a/b/c").mkdir(parents=True)
     (tmp_path / "a/b/c/f").write_text("f")

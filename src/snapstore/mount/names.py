@@ -178,7 +178,8 @@ class _Versions:
                 return self._kept[path]
         found = make()
         with self._lock:
-            if len(self._kept) >= MAX_VERSIONS_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[path] = found
+            if layout is self._layout:
+                if len(self._kept) >= MAX_VERSIONS_KEPT:
+                    self._kept.pop(next(iter(self._kept)))
+                self._kept[path] = found
         return found

@@ -1,6 +1,5 @@
 //! The bytes of a file, its holes, and what they are made of.
 
-use std::fmt::Write;
 use std::ops::Range;
 
 use super::shown::Shown;
@@ -8,7 +7,7 @@ use super::View;
 use crate::error::{Error, Result};
 use crate::id::{Id, ZERO_ID};
 use crate::node::{Chunk, Content, Entry, Key, List, What};
-use crate::reader::{Expected, Extent, Holes};
+use crate::reader::{Expected, Extent, Holes, Runs};
 
 /// A chunk, what is wanted of it, and where that goes.
 struct Part {
@@ -148,20 +147,21 @@ impl View {
         })
     }
 
-    /// The chunks of a file as text, `OFFSET LENGTH ID` a line (`-` for zeros), as many lines as `max_len` bytes hold. A
-    /// partition has none.
+    /// The chunks of a file as text, `OFFSET LENGTH ID` a line (`-` for zeros), as many lines as `max_len` bytes hold.
     pub fn chunk_lines(&self, at: &Shown, max_len: usize) -> Result<String> {
         let mut text = String::new();
-        if at.is_part() {
-            return Ok(text);
-        }
-        for (offset, len, id) in self.reader.chunks(at.entry())? {
-            let before = text.len();
-            let id = id.map_or("-".into(), |id| id.hex());
-            let _ = writeln!(text, "{offset} {len} {id}");
-            if text.len() > max_len {
-                text.truncate(before);
-                break;
+        let What::File { size, content, .. } = &at.entry().what else { return Ok(text) };
+        let mut runs = Runs::new(content, *size);
+        while let Some(run) = runs.next(&self.reader)? {
+            let mut offset = run.offset;
+            for Chunk { len, id } in run.chunks {
+                let id = if id == ZERO_ID { "-".into() } else { id.hex() };
+                let line = format!("{offset} {len} {id}\n");
+                if text.len() + line.len() > max_len {
+                    return Ok(text);
+                }
+                text += &line;
+                offset += len;
             }
         }
         Ok(text)

@@ -9,7 +9,7 @@ use super::outline::{Found, Top};
 use super::stems::{Stem, Tree};
 use super::{below, Attributes, Snapshot, View, MAX_COUNTED};
 use crate::error::Result;
-use crate::node::{put_entries, Directory, Entry, Key, List, What, XattrSet};
+use crate::node::{put_entries, Directory, Entry, Key, What, XattrSet};
 use crate::reader::Expected;
 
 /// Of disks, which sparse files take.
@@ -100,6 +100,10 @@ impl Shown {
             _ => (self.entry(), None),
         };
         put_entries(&[Entry { name: Box::default(), ..entry.clone() }], &mut bytes);
+        for (name, stem) in self.stems() {
+            bytes.extend_from_slice(name);
+            stem.identify(&mut bytes);
+        }
         if let Some(part) = part {
             bytes.extend([part.start.to_le_bytes(), part.end.to_le_bytes()].concat());
         }
@@ -133,13 +137,14 @@ impl View {
 
     /// What is called `name` in `at`.
     pub(super) fn step(&self, at: &Shown, name: &[u8]) -> Result<Option<Shown>> {
-        let Some(only) = seen(&at.only, name) else { return self.disk_called(at, name) };
-        if let Some(own) = self.own(at, name, only.clone())? {
-            return Ok(Some(own));
+        if let Some(only) = seen(&at.only, name) {
+            if let Some(own) = self.own(at, name, only)? {
+                return Ok(Some(own));
+            }
         }
         match self.disk_called(at, name)? {
             Some(disk) => Ok(Some(disk)),
-            None => self.alias(at, name, only),
+            None => self.alias(at, name),
         }
     }
 
@@ -161,15 +166,15 @@ impl View {
 
     /// At the top of a snapshot, a root is found by its own name too, as a link to where it is; it is not listed there. So is
     /// the disk beside it.
-    fn alias(&self, at: &Shown, name: &[u8], only: Option<Arc<Stem>>) -> Result<Option<Shown>> {
+    fn alias(&self, at: &Shown, name: &[u8]) -> Result<Option<Shown>> {
         let is_top = at.tree.is_none() && at.ino == at.snapshot.ino;
         let Some(stem) = at.stem.as_ref().filter(|_| is_top) else { return Ok(None) };
         let path = match stem.called(name) {
             None => self.path_of_disk(at, stem, name)?,
-            path => path,
+            Some(path) => self.walk(at.snapshot.clone(), &path)?.map(|_| path),
         };
         let held = path.map(|path| self.made(&at.snapshot, What::Symlink(path.into()), 0o777));
-        Ok(held.map(|held| at.made_below(at, name, held, only)))
+        Ok(held.map(|held| at.made_below(at, name, held, None)))
     }
 
     fn path_of_disk(&self, at: &Shown, stem: &Stem, name: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -309,15 +314,10 @@ impl View {
     }
 
     fn hole_bytes(&self, at: &Shown) -> Result<u64> {
-        if let Some((image, part)) = at.part() {
-            return self.hole_bytes_in(image, part);
-        }
-        let entry = at.entry();
-        let What::File { holes: Some(holes), .. } = &entry.what else { return Ok(0) };
-        let sum = |holes: &[crate::node::Hole]| holes.iter().map(|hole| hole.end - hole.start).sum();
-        match &**holes {
-            List::InPlace(holes) => Ok(sum(holes)),
-            List::Node { .. } => Ok(sum(&self.reader.holes(entry)?)),
+        match (at.part(), &at.entry().what) {
+            (Some((image, part)), _) => self.hole_bytes_in(image, part),
+            (None, What::File { size, .. }) => self.hole_bytes_in(at.entry(), 0..*size),
+            (None, _) => Ok(0),
         }
     }
 

@@ -33,6 +33,19 @@ impl Stem {
         })
     }
 
+    /// Appends what tells the roots at and below this stem from others.
+    pub(super) fn identify(&self, out: &mut Vec<u8>) {
+        if let Some(tree) = &self.tree {
+            out.extend_from_slice(&tree.id.0);
+        }
+        for (name, stem) in &self.below {
+            out.push(b'/');
+            out.extend_from_slice(name);
+            stem.identify(out);
+        }
+        out.push(0);
+    }
+
     /// The only root that is called `name`, and its path.
     pub(super) fn called(&self, name: &[u8]) -> Option<Vec<u8>> {
         let (mut found, mut several) = (None, false);
