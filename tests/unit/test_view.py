@@ -216,6 +216,7 @@ def test_a_file_is_pythons_own(view: SnapshotView, top: Path) -> None:
         assert isinstance(file, io.BufferedReader)
         assert (file.readable(), file.seekable(), file.writable()) == (True, True, False)
         assert file.read() == LARGE
+        assert file.tell() == len(LARGE)
         assert file.read() == b""
         assert file.seek(-5, os.SEEK_END) == len(LARGE) - 5
         assert file.read(100) == LARGE[-5:]
@@ -350,7 +351,9 @@ def test_a_closed_view(store: Store, top: Path) -> None:
 def test_a_closed_store(tmp_path: Path, store: Store, top: Path) -> None:
     view = store.view("one")
     file = view.open(top / "large")
+    assert leases(store) == 1
     store.close()
+    assert leases(store) == 0
     assert_closed(view, file, top)
     view.close()
 

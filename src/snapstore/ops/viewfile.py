@@ -68,6 +68,15 @@ class RawFile(io.RawIOBase):
         self._at += len(data)
         return len(data)
 
+    def readall(self) -> bytes:
+        self._require_open()
+        at, pieces = self._at, []
+        while piece := self._content.read(at, MAX_READ_BYTES):
+            at += len(piece)
+            pieces.append(piece)
+        self._at = at
+        return b"".join(pieces)
+
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         self._require_open()
         if whence in (os.SEEK_DATA, os.SEEK_HOLE):
