@@ -92,6 +92,19 @@ same before files
 run snap undo --yes
 same after files
 
+if [ -w /dev/fuse ] && command -v fusermount3 >/dev/null; then
+    say "Mounted: all snapshots as a file system, compared with the files"
+    mkdir mnt
+    run snap mount mnt --daemon
+    run ls mnt mnt/by-name
+    same before "mnt/by-name/first$work/files"
+    run ls "mnt/versions$work/files/new.txt"
+    run cmp disk.img mnt/latest/disk.img
+    run snap umount mnt
+else
+    say "Not mounted: this machine has no /dev/fuse that may be written, or no fusermount3"
+fi
+
 say "The same by the independent reader: one file of plain Python, written from the format's document alone"
 run python -m snapstore.rescue "$SNAP_STORE" second out-rescue --path "$work/files"
 same files "out-rescue$work/files"
