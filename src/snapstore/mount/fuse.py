@@ -31,6 +31,7 @@ _FOREVER_S = 86_400.0
 _THREADS = "10"
 _KNOWS_MAX_THREADS = (3, 12)
 _ROOT_INO = 1
+_M_ARENA_MAX = -8
 
 log = logging.getLogger("snapstore.mount")
 
@@ -106,6 +107,8 @@ def mount(
     """Mounts, and serves until it is unmounted or a signal says so. `started` is called once it can
     be used. MountUnavailable.
     """
+    # Each of libfuse's threads would keep what it once used of memory for itself.
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     fuse = _load()
     if (fuse.fuse_version_major, fuse.fuse_version_minor) >= _KNOWS_MAX_THREADS:
         options = {**options, "max_threads": _THREADS, "max_idle_threads": _THREADS}

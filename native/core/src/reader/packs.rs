@@ -24,6 +24,8 @@ const OPEN_WEIGHT: usize = MAX_BLOCKS / 8;
 const SPARE_BUFFERS: usize = 8;
 /// Buffers of blocks have multiples of this many bytes, so that most are alike: odd sizes leave gaps in the heap.
 const GRAIN: usize = 64 << 10;
+/// Blocks of nodes may take one part in so many of what is for all.
+const NODES_SHARE: usize = 4;
 const MAX_SPARE_LEN: usize = 2 << 20;
 
 pub(crate) type PackName = (Kind, Id);
@@ -131,6 +133,8 @@ pub(crate) struct Packs {
     keys: Arc<Keys>,
     open: Shelf<PackName, Arc<OpenPack>>,
     blocks: Shelf<(PackName, u32), Arc<Block>>,
+    /// Those of nodes: whoever walks a large tree reads each once, and must not drive out the others.
+    node_blocks: Shelf<(PackName, u32), Arc<Block>>,
     spare: Arc<Spare<Vec<u8>>>,
     scratch: Spare<Scratch>,
 }
@@ -142,7 +146,8 @@ impl Packs {
             store: store.to_path_buf(),
             keys,
             open: Shelf::new(MAX_OPEN * OPEN_WEIGHT),
-            blocks: Shelf::new(cache_bytes),
+            blocks: Shelf::new(cache_bytes - cache_bytes / NODES_SHARE),
+            node_blocks: Shelf::new(cache_bytes / NODES_SHARE),
             spare: Arc::new(Spare::new(SPARE_BUFFERS)),
             scratch: Spare::new(64),
         }
@@ -176,7 +181,11 @@ impl Packs {
     /// checksum was checked when it was read, the ids in it were not.
     pub(crate) fn block(&self, name: &PackName, number: u32, needed: usize) -> Result<Arc<Block>> {
         let reaches = |block: &Arc<Block>| block.plain.len() >= needed.min(block.plain_len);
-        self.blocks.get_if((*name, number), reaches, |known| {
+        let shelf = match name.0 {
+            Kind::Meta => &self.node_blocks,
+            Kind::Data => &self.blocks,
+        };
+        shelf.get_if((*name, number), reaches, |known| {
             let open = self.open(name)?;
             // Asked again, a block is read from end to end by somebody.
             let needed = if known { usize::MAX } else { needed };
