@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,40 @@ def command(
             end = f"snap umount {place}" if daemon else "Ctrl-C"
             render.note(f"snap: {what} mounted at {render.name(str(place))}; {end} ends it")
 
-    with open_store(settings, "rw") as store:
-        run = store.mount_in_background if daemon else store.mount
-        run(place, ref, only=only, cache_bytes=cache, started=started, **filters, **options)
-    return 0
+    def run(begun: Callable[[str | None], None]) -> int:
+        with open_store(settings, "rw") as store:
+            store.mount(
+                place, ref, only=only, cache_bytes=cache, started=begun, **filters, **options
+            )
+        return 0
+
+    return _in_background(run, started) if daemon else run(started)
+
+
+def _in_background(
+    run: Callable[[Callable[[str | None], None]], int], started: Callable[[str | None], None]
+) -> int:
+    """Runs it in another process, from before anything is opened. This one waits until the mount
+    can be used; when it cannot, the other has said why.
+    """
+    ready, write = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write)
+        with open(ready, "rb") as answers:
+            answer = answers.read()
+        if not answer:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        started(answer[1:].decode() or None)
+        return 0
+    os.close(ready)
+    os.setsid()
+
+    def begun(said: str | None) -> None:
+        from snapstore.mount import process
+
+        os.write(write, b"+" + (said or "").encode())
+        os.close(write)
+        process.detach()
+
+    return run(begun)

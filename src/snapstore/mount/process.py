@@ -164,7 +164,7 @@ def _serve(ordered: Order, answers: BinaryIO) -> None:
         if ordered.attached:
             threading.Thread(target=_watch, args=(ordered.mountpoint,), daemon=True).start()
         else:
-            _detach()
+            detach()
 
     try:
         snapshot = None
@@ -187,7 +187,7 @@ def _watch(mountpoint: Path) -> None:
         points.unmount(mountpoint, lazy=True)
 
 
-def _detach() -> None:
+def detach() -> None:
     """Lets go of the terminal; what there is to say goes to the system's log."""
     with contextlib.suppress(OSError):
         logging.getLogger("snapstore").addHandler(logging.handlers.SysLogHandler("/dev/log"))
