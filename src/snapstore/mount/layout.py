@@ -15,6 +15,8 @@ from snapstore.model.snapshot import Snapshot
 
 BY_ID = b"by-id"
 VERSIONS = b"versions"
+LATEST = b"latest"
+TOP_NAMES = (BY_ID, b"by-name", b"by-time", b"by-tag", b"by-host", b"by-source", VERSIONS)
 
 _MAX_NAME = 255
 
@@ -63,7 +65,7 @@ def lay_out(snapshots: Iterable[Snapshot], time_format: str, newest: Snapshot | 
     """The names of these snapshots. `newest`: what `latest` means."""
     ready = sorted((s for s in snapshots if s.status == "ready"), key=lambda s: (s.time_ns, s.id))
     top = Folder()
-    for name in (BY_ID, b"by-name", b"by-time", b"by-tag", b"by-host", b"by-source", VERSIONS):
+    for name in TOP_NAMES:
         top.at([name], 0)
     for snapshot in ready:
         top.at([BY_ID], snapshot.time_ns).below[snapshot.id.encode()] = b""
@@ -78,7 +80,7 @@ def lay_out(snapshots: Iterable[Snapshot], time_format: str, newest: Snapshot | 
             names = top.at([b"by-name"], snapshot.time_ns)
             names.below[_file_name(snapshot.name)] = _link(1, snapshot.id)
     if newest is not None:
-        top.below[b"latest"] = _link(0, newest.id)
+        top.below[LATEST] = _link(0, newest.id)
     return Layout(top, {snapshot.id: snapshot for snapshot in ready})
 
 
@@ -94,7 +96,7 @@ class _Times:
         *above, name = [*path, *self.path]
         folder = top.at(above, self.snapshot.time_ns)
         folder.below[_free(folder, name)] = _link(len(above), self.snapshot.id)
-        top.at(path, 0).below[b"latest"] = _link(len(path), self.snapshot.id)
+        top.at(path, 0).below[LATEST] = _link(len(path), self.snapshot.id)
 
 
 def time_path(time_ns: int, time_format: str) -> list[bytes]:

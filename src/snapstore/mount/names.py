@@ -3,13 +3,21 @@
 import logging
 import os
 import threading
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from snapstore import _native
 from snapstore.base.errors import SnapstoreError
 from snapstore.mount.fuse import Link
-from snapstore.mount.layout import BY_ID, VERSIONS, Folder, Layout, time_path
+from snapstore.mount.layout import (
+    BY_ID,
+    LATEST,
+    TOP_NAMES,
+    VERSIONS,
+    Folder,
+    Layout,
+    time_path,
+)
 from snapstore.repository.view import View
 
 MIN_ID_DIGITS = 4
@@ -42,20 +50,31 @@ class OneSnapshot:
         return self._statfs
 
 
+class Source(Protocol):
+    """Where all snapshots come from."""
+
+    def layout(self) -> Layout:
+        """Their names as they are now."""
+
+    def has_snapshots(self) -> bool:
+        """Whether there is any; quick."""
+
+    def changed_ns(self) -> int:
+        """When one came or went last; quick."""
+
+    def statfs(self) -> dict[str, int]:
+        """Fields of statvfs."""
+
+
 class AllSnapshots:
     """The mount is all snapshots, under several names each. Thread-safe."""
 
-    def __init__(
-        self,
-        view: View,
-        layout: Callable[[], Layout],
-        time_format: str,
-        statfs: Callable[[], dict[str, int]],
-    ) -> None:
+    def __init__(self, view: View, time_format: str, source: Source) -> None:
         self._view = view
-        self._current = layout
         self._time_format = time_format
-        self.statfs = statfs
+        self._source = source
+        self._current = source.layout
+        self.statfs = source.statfs
         self._versions = _Versions(self)
 
     below: bytes | None = None
@@ -73,6 +92,10 @@ class AllSnapshots:
     # The names above them
 
     def find(self, path: bytes) -> dict[bytes, bool] | Link | None:
+        if path == b"/":
+            # Many only look whether it is there: for that, no snapshot has to be read.
+            newest = {LATEST: True} if self._source.has_snapshots() else {}
+            return dict.fromkeys(TOP_NAMES, False) | newest
         layout = self._current()
         if path.startswith(_IDS):
             return _by_prefix(layout, path[len(_IDS) :])
@@ -89,6 +112,8 @@ class AllSnapshots:
         return None if found is None else Link(found)
 
     def mtime_ns(self, path: bytes) -> int:
+        if path == b"/":
+            return self._source.changed_ns()
         found = _look_up(self._current().top, path)
         return found.mtime_ns if isinstance(found, Folder) else self._current().top.mtime_ns
 

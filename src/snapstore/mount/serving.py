@@ -111,7 +111,8 @@ class _Watch:
         self._options = options
         self._stopped = threading.Event()
         self._current = Current(self._stamp, self._make)
-        self.names = AllSnapshots(view, self._current.get, options.time_format, self._statfs)
+        self.layout = self._current.get
+        self.names = AllSnapshots(view, options.time_format, self)
 
     def _make(self) -> Layout:
         wanted = self._options.wanted
@@ -123,13 +124,22 @@ class _Watch:
             newest = references.resolve("latest", shown, self._repository.host)
         return lay_out(shown, self._options.time_format, newest)
 
+    def _times_ns(self) -> list[int]:
+        return [_mtime_ns(self._repository.path / name) for name in ("snap", "label")]
+
     def _stamp(self) -> object:
-        times = [_mtime_ns(self._repository.path / name) for name in ("snap", "label")]
+        times = self._times_ns()
         now = time.time_ns()
         # What changes again within the clock's tick would look as if it had not.
         return (*times, now // 10**8 if now - max(times) < _RECENT_NS else 0)
 
-    def _statfs(self) -> dict[str, int]:
+    def has_snapshots(self) -> bool:
+        return bool(self._repository.catalog.ids())
+
+    def changed_ns(self) -> int:
+        return max(self._times_ns())
+
+    def statfs(self) -> dict[str, int]:
         ready = self._current.get().ready.values()
         return _statfs(max((snapshot.size_bytes for snapshot in ready), default=0))
 
