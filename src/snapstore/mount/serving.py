@@ -22,7 +22,7 @@ from snapstore.repository.view import Looks, View
 _POLL_S = 1.0
 _RECENT_NS = 2 * 10**9
 _BLOCK_BYTES = 4096
-_READ_AHEAD_KIB = 1024
+_READ_AHEAD_KIB = 4096
 
 
 def serve(
@@ -179,6 +179,7 @@ def _mtime_ns(path: Path) -> int:
 def _raise_read_ahead(mountpoint: Path) -> None:
     """The kernel asks for 128 KiB at once unless it may read further ahead, which root can say."""
     with contextlib.suppress(OSError):
+        os.stat(mountpoint)  # answered once the kernel has settled what it will do by itself
         found = find_mount(mountpoint)
         if found is not None:
             knob = Path(f"/sys/class/bdi/{found.device}/read_ahead_kb")
