@@ -11,6 +11,7 @@ from cli_runner import Snap
 
 import snapstore
 from snapstore import _native
+from snapstore.base import libfuse
 from snapstore.ops import examine
 
 
@@ -167,7 +168,7 @@ def test_whose_the_command_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_fuse_needs_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "_loads", lambda library: False)
+    monkeypatch.setattr(libfuse, "_loads", lambda library: False)
     (fuse,) = [finding for finding in snapstore.examine().findings if finding.name == "fuse"]
     assert (fuse.level, fuse.hint) == ("note", "install the package fuse3")
     assert "libfuse" in fuse.message

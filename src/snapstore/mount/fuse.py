@@ -20,10 +20,9 @@ from typing import Any, Protocol
 import xxhash
 
 from snapstore import _native
+from snapstore.base import libfuse
 from snapstore.base.bytestext import to_text
 from snapstore.base.errors import MountUnavailable, SnapstoreError
-
-LIBRARIES = ("libfuse3.so.4", "libfuse3.so.3")
 
 _READDIRPLUS_AUTO = 1 << 14  # FUSE_CAP_READDIRPLUS_AUTO
 _POSIX_ACLS = 1 << 19  # FUSE_CAP_POSIX_ACL
@@ -38,7 +37,7 @@ log = logging.getLogger("snapstore.mount")
 
 def _load() -> Any:
     """mfusepy with libfuse 3: by itself it would take libfuse 2 when both are there."""
-    library = next(filter(_is_there, LIBRARIES), None)
+    library = libfuse.find()
     if library is None:
         raise MountUnavailable(
             "mounting needs libfuse 3, which is not there", hint="install the package fuse3"
@@ -49,14 +48,6 @@ def _load() -> Any:
     finally:
         ctypes.util.find_library = search
     return mfusepy
-
-
-def _is_there(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
 
 
 class Link(bytes):

@@ -2,7 +2,6 @@
 derived.
 """
 
-import ctypes
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import snapstore
 from snapstore import _native
+from snapstore.base import libfuse
 from snapstore.base.errors import SnapstoreError
 from snapstore.model.health import Finding, Health
 from snapstore.repository import medium
@@ -183,7 +183,7 @@ def _fuse(search_path: Sequence[str]) -> Finding:
     missing = []
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         missing.append("/dev/fuse")
-    if not any(_loads(name) for name in ("libfuse3.so.4", "libfuse3.so.3")):
+    if libfuse.find() is None:
         missing.append("libfuse 3")
     if not any(_programs(name, search_path) for name in ("fusermount3",)):
         missing.append("fusermount3")
@@ -195,14 +195,6 @@ def _fuse(search_path: Sequence[str]) -> Finding:
         f"missing: {', '.join(missing)}; nothing but mounting needs it",
         "install the package fuse3",
     )
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
 
 
 def _command(search_path: Sequence[str], running: str | None) -> Finding:
