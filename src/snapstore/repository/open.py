@@ -27,7 +27,7 @@ from snapstore.base.errors import (
 from snapstore.model import names
 from snapstore.model.config import Config
 from snapstore.model.names import META
-from snapstore.model.refs import PackRef
+from snapstore.model.refs import PackRef, Refs
 from snapstore.model.snapshot import Snapshot
 from snapstore.repository import keys, making, medium
 from snapstore.repository.catalog import Catalog
@@ -396,9 +396,7 @@ class Repository:
                 self.synchronise()
                 meta = [row.id for row in self.index().rows() if row.present and row.kind == META]
             else:
-                for snapshot in snapshots:
-                    self.cover_snapshot(snapshot)
-                refs = [self.catalog.usable_refs(snapshot.id) for snapshot in snapshots]
+                refs = [self.cover_snapshot(snapshot) for snapshot in snapshots]
                 meta = [pack.id for ref in refs if ref for pack in ref.packs if pack.kind == META]
             reader = self.reader()
         reader.preload([(META, id) for id in dict.fromkeys(meta[-MAX_PRELOADED:])])
@@ -412,8 +410,10 @@ class Repository:
         """A reader that finds what `index` knows."""
         return _native.Reader(os.fsencode(self.path), self.keys, index)
 
-    def cover_snapshot(self, snapshot: Snapshot) -> None:
-        """Makes sure that the index knows all packs that a snapshot needs."""
+    def cover_snapshot(self, snapshot: Snapshot) -> Refs | None:
+        """Makes sure that the index knows all packs that a snapshot needs, and gives their names as
+        far as they are known.
+        """
         refs = self.catalog.usable_refs(snapshot.id)
         if refs is None:  # then all packs are looked at
             self.synchronise()
@@ -422,6 +422,7 @@ class Repository:
                 self.cover(refs.packs)
             except IndexDamaged:
                 self.rebuild(self._packs())
+        return refs
 
 
 def _number_of(location: bytes) -> int:

@@ -76,17 +76,14 @@ class View:
             if self._shown.get(name) == snapshot.id:
                 return
             require_ready(snapshot)
-            self._repository.cover_snapshot(snapshot)
-            self._preload(snapshot)
+            refs = self._repository.cover_snapshot(snapshot)
+            if (
+                refs is not None
+            ):  # asking the index for every file would take longer than reading it
+                self._reader.preload([(pack.kind, pack.id) for pack in refs.packs])
             roots = [(root.path, bytes.fromhex(root.id)) for root in snapshot.roots]
             self.core.add(name, snapshot.id, roots, snapshot.time_ns)
             self._shown[name] = snapshot.id
-
-    def _preload(self, snapshot: Snapshot) -> None:
-        """Asking the index for every file would take longer than reading it."""
-        refs = self._repository.catalog.usable_refs(snapshot.id)
-        if refs is not None:
-            self._reader.preload([(pack.kind, pack.id) for pack in refs.packs])
 
     def hide(self, name: bytes) -> None:
         """Shows nothing under this name any more."""

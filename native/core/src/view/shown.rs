@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::disk::{image_name, may_be_image, Disk, SUFFIX};
 use super::links::Links;
-use super::outline::{Found, Top};
+use super::outline::Top;
 use super::stems::{Stem, Tree};
 use super::{below, Attributes, Snapshot, View, MAX_COUNTED};
 use crate::error::Result;
@@ -273,11 +273,12 @@ impl View {
 
     fn number(&self, at: &Shown) -> (u64, u32) {
         let Some(tree) = at.tree.as_ref().filter(|tree| tree.root.links.is_some()) else { return (at.ino, 1) };
-        let links = tree.links.get_or_init(|| {
-            // Without its table, the links are files of their own.
-            Links::read(&self.reader, &tree.root, tree.ino).unwrap_or_default()
-        });
-        links.of(at.ino)
+        if tree.links.get().is_none() {
+            // Without its table, the links are files of their own, until it can be read.
+            let Ok(links) = Links::read(&self.reader, &tree.root, tree.ino) else { return (at.ino, 1) };
+            let _ = tree.links.set(links);
+        }
+        tree.links.get().map_or((at.ino, 1), |links| links.of(at.ino))
     }
 
     pub fn attributes(&self, at: &Shown) -> Result<Attributes> {
@@ -330,7 +331,7 @@ impl View {
             }
             if let Some(top) = self.leaves(at)? {
                 let mut number = 0;
-                while let Some((entries, first, _)) = self.leaf(&top, number)? {
+                while let Some((entries, first, _)) = self.entries.at(&self.reader, &top, number)? {
                     if self.disks.is_some() && entries.iter().any(|entry| may_be_image(&entry.name, entry, false)) {
                         return Ok(None);
                     }
@@ -350,10 +351,6 @@ impl View {
             Ok(Some(count))
         };
         count().ok().flatten().unwrap_or(1)
-    }
-
-    fn leaf(&self, top: &Top<Entry>, number: u64) -> Result<Option<Found<Entry>>> {
-        self.entries.at(&self.reader, top, number)
     }
 
     pub fn xattrs(&self, at: &Shown) -> Result<XattrSet> {
