@@ -13,6 +13,7 @@ from snapstore.cli import render
 from snapstore.cli.settings import Settings, declare
 from snapstore.cli.stores import open_store
 from snapstore.cli.values import PATH
+from snapstore.model.mounting import TIME_FORMAT
 
 
 @declare(
@@ -49,7 +50,7 @@ from snapstore.cli.values import PATH
 )
 @click.option(
     "--time-format",
-    default="%Y-%m-%dT%H:%M:%S",
+    default=TIME_FORMAT,
     show_default=True,
     metavar="FORMAT",
     help="Names of times, as for strftime; / makes directories.",

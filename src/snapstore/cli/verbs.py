@@ -41,8 +41,8 @@ NEIGHBOURS = {
     "snapshots": "list",
     "status": "stats",
     "take": "create",
-    "unmount": "umount",
     "tree": "ls",
+    "unmount": "umount",
     "verify": "check",
     "version": "--version",
 }

@@ -6,7 +6,7 @@ Everything whose meaning can change is a symbolic link; only `by-id` has the sna
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -95,7 +95,7 @@ class _Times:
         """Into the folder at `path`: under its time, and as the latest (older ones came before)."""
         *above, name = [*path, *self.path]
         folder = top.at(above, self.snapshot.time_ns)
-        folder.below[_free(folder, name)] = _link(len(above), self.snapshot.id)
+        folder.below[free_name(folder.below, name)] = _link(len(above), self.snapshot.id)
         top.at(path, 0).below[LATEST] = _link(len(path), self.snapshot.id)
 
 
@@ -108,10 +108,10 @@ def time_path(time_ns: int, time_format: str) -> list[bytes]:
     return names
 
 
-def _free(folder: Folder, name: bytes) -> bytes:
+def free_name(taken: Container[bytes], name: bytes) -> bytes:
     """The name, or the name with the first number that is free."""
     number, free = 1, name
-    while free in folder.below:
+    while free in taken:
         free, number = name + b"-%d" % number, number + 1
     return free
 

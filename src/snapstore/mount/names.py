@@ -16,6 +16,7 @@ from snapstore.mount.layout import (
     VERSIONS,
     Folder,
     Layout,
+    free_name,
     time_path,
 )
 from snapstore.repository.view import View
@@ -142,10 +143,7 @@ class AllSnapshots:
                 log.error("%s in snapshot %s: %s", os.fsdecode(path), snapshot.short_id, error)
                 continue
             time = b"_".join(time_path(snapshot.time_ns, self._time_format))
-            number, free = 1, time
-            while free in links:
-                free, number = time + b"-%d" % number, number + 1
-            links[free] = Link(b"../" * depth + BY_ID + b"/" + name + path)
+            links[free_name(links, time)] = Link(b"../" * depth + BY_ID + b"/" + name + path)
         return names, links
 
 
