@@ -9,6 +9,7 @@ macro_rules! classes {
 
 classes!(
     DamagedObject,
+    TamperedObject,
     StoreTooNew,
     StorageError,
     NoSpace,
@@ -29,6 +30,7 @@ classes!(
 pub fn raise(error: Error) -> PyErr {
     match error {
         Error::Damaged(m) => DamagedObject::new_err(m),
+        Error::Tampered(m) => TamperedObject::new_err(m),
         Error::TooNew(m) => StoreTooNew::new_err(m),
         Error::Storage(m) => StorageError::new_err(m),
         Error::NoSpace(m) => NoSpace::new_err(m),

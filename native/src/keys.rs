@@ -2,21 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use snapstore_core::error::Error;
-use snapstore_core::id::{self, Id};
+use snapstore_core::id::{self, Id, Masters};
 use snapstore_core::index::{records, Location};
 use snapstore_core::pack::{Kind, Pack};
+use snapstore_core::password::{self, Kdf};
 use snapstore_core::{error, frame};
+use zeroize::Zeroizing;
 
 use crate::errors::raise;
+
+/// More than keys take when they are handed to another process.
+const HANDED_MAX: u64 = 4096;
 
 pub fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
@@ -26,24 +33,101 @@ pub fn array<const N: usize>(bytes: &[u8], what: &str) -> PyResult<[u8; N]> {
     bytes.try_into().map_err(|_| raise(Error::Invalid(format!("{what} must have {N} bytes, not {}", bytes.len()))))
 }
 
+/// The bytes of a password, which only this copy of ours outlives, and it is wiped.
+fn secret_of(password: &PyBuffer<u8>, py: Python<'_>) -> PyResult<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; password.item_count()]);
+    password.copy_to_slice(py, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// (memory in KiB, passes, lanes, salt)
+type KdfFields = (u32, u32, u32, Vec<u8>);
+
+fn kdf_of((memory_kib, passes, lanes, salt): KdfFields) -> Kdf {
+    Kdf { memory_kib, passes, lanes, salt }
+}
+
+#[pyfunction]
+pub fn derive_key<'py>(py: Python<'py>, password: PyBuffer<u8>, kdf: KdfFields) -> PyResult<Bound<'py, PyBytes>> {
+    let (password, kdf) = (secret_of(&password, py)?, kdf_of(kdf));
+    let key = py.detach(|| kdf.derive(&password)).map_err(raise)?;
+    Ok(PyBytes::new(py, &key[..]))
+}
+
 #[pyclass(frozen, module = "snapstore._native")]
 pub struct Keys(pub Arc<id::Keys>);
+
+impl Keys {
+    fn of(keys: id::Keys) -> Keys {
+        Keys(Arc::new(keys))
+    }
+}
 
 #[pymethods]
 impl Keys {
     #[new]
     #[pyo3(signature = (family, secret = None, masters = None))]
     fn new(family: &[u8], secret: Option<&[u8]>, masters: Option<BTreeMap<u32, Vec<u8>>>) -> PyResult<Keys> {
-        let mut epochs = BTreeMap::new();
+        let mut epochs = Masters::default();
         for (epoch, key) in masters.unwrap_or_default() {
-            epochs.insert(epoch, array(&key, "a master key")?);
+            epochs.0.insert(epoch, array(&key, "a master key")?);
         }
-        let keys = id::Keys::new(
-            array(family, "a family id")?,
-            &array(secret.unwrap_or(&[0; 32]), "a family secret")?,
-            epochs,
-        );
-        Ok(Keys(Arc::new(keys.map_err(raise)?)))
+        let secret = array(secret.unwrap_or(&[0; 32]), "a family secret")?;
+        id::Keys::new(array(family, "a family id")?, &secret, &epochs.0).map(Keys::of).map_err(raise)
+    }
+
+    #[staticmethod]
+    fn random(family: &[u8]) -> PyResult<Keys> {
+        id::Keys::random(array(family, "a family id")?).map(Keys::of).map_err(raise)
+    }
+
+    #[staticmethod]
+    fn unwrap(
+        py: Python<'_>,
+        family: &[u8],
+        config: &[u8],
+        password: PyBuffer<u8>,
+        kdf: KdfFields,
+        nonce: &[u8],
+        wrapped: &[u8],
+    ) -> PyResult<Option<Keys>> {
+        let (family, config) = (array(family, "a family id")?, array(config, "a hash")?);
+        let (password, kdf, nonce) = (secret_of(&password, py)?, kdf_of(kdf), array(nonce, "a nonce")?);
+        let keys = py.detach(|| password::unwrap(family, &config, &password, &kdf, &nonce, wrapped));
+        Ok(keys.map_err(raise)?.map(Keys::of))
+    }
+
+    fn wrap<'py>(
+        &self,
+        py: Python<'py>,
+        config: &[u8],
+        password: PyBuffer<u8>,
+        kdf: KdfFields,
+        nonce: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let (config, nonce) = (array(config, "a hash")?, array(nonce, "a nonce")?);
+        let (password, kdf) = (secret_of(&password, py)?, kdf_of(kdf));
+        let wrapped = py.detach(|| password::wrap(&self.0, &config, &password, &kdf, &nonce)).map_err(raise)?;
+        Ok(PyBytes::new(py, &wrapped))
+    }
+
+    fn hand_over(&self) -> PyResult<i32> {
+        let failed = |e: std::io::Error| raise(Error::Internal(format!("keys cannot be handed over: {e}")));
+        let (reader, mut writer) = std::io::pipe().map_err(failed)?;
+        // It fits into the pipe, so nobody has to read meanwhile.
+        writer.write_all(&self.0.encode()).map_err(failed)?;
+        Ok(reader.into_raw_fd())
+    }
+
+    #[staticmethod]
+    fn take_over(descriptor: i32) -> PyResult<Keys> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(HANDED_MAX as usize));
+        // SAFETY: the caller gives the descriptor away, as the stub says.
+        let pipe = unsafe { File::from_raw_fd(descriptor) };
+        pipe.take(HANDED_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(|e| raise(Error::Internal(format!("keys cannot be taken over: {e}"))))?;
+        id::Keys::decode(&bytes).map(Keys::of).map_err(raise)
     }
 
     #[getter]

@@ -78,6 +78,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(archive::import_tar, module)?)?;
     module.add_function(wrap_pyfunction!(keys::write_frame, module)?)?;
     module.add_function(wrap_pyfunction!(keys::read_frame, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::derive_key, module)?)?;
     module.add_function(wrap_pyfunction!(keys::read_pack_table, module)?)?;
     module.add_function(wrap_pyfunction!(keys::hash_pack, module)?)?;
     module.add_function(wrap_pyfunction!(keys::location, module)?)?;

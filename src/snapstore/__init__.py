@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snapstore.api import Store, examine, init, open, unmount
+    from snapstore.api import Store, examine, import_key, init, open, unmount
     from snapstore.base.errors import (
         AmbiguousReference,
         ArchiveInvalid,
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         IndexDamaged,
         InvalidArgument,
         JobNotFound,
+        KeyDamaged,
+        KeyMissing,
+        KeyNotFound,
         MountRefused,
         MountUnavailable,
         NoSpace,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
         NothingToUndo,
         OperationDenied,
         OperationTimeout,
+        PasswordNeeded,
         PathNotFound,
         RestoreUnfinished,
         SnapshotNotFound,
@@ -37,13 +41,16 @@ if TYPE_CHECKING:
         SourceNotFound,
         SourceUnreadable,
         StorageError,
+        StoreAppendOnly,
         StoreBusy,
+        StoreDowngraded,
         StoreExists,
         StoreFailed,
         StoreForked,
         StoreNotFound,
         StoreReadOnly,
         StoreTooNew,
+        TamperedObject,
         TargetChanged,
         TargetDenied,
         TargetInvalid,
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
     from snapstore.model.entries import FileStatus, ListedEntry
     from snapstore.model.findings import Change, DiffStat, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Finding, Health
+    from snapstore.model.keys import Kdf, KeyInfo
     from snapstore.model.patterns import any_case
     from snapstore.model.restoring import (
         Conflict,
@@ -86,7 +94,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "snapstore.api": ("Store", "examine", "init", "open", "unmount"),
+    "snapstore.api": ("Store", "examine", "import_key", "init", "open", "unmount"),
     "snapstore.base.errors": (
         "AmbiguousReference",
         "ArchiveInvalid",
@@ -97,6 +105,9 @@ _HOMES = {
         "IndexDamaged",
         "InvalidArgument",
         "JobNotFound",
+        "KeyDamaged",
+        "KeyMissing",
+        "KeyNotFound",
         "MountRefused",
         "MountUnavailable",
         "NoSpace",
@@ -104,6 +115,7 @@ _HOMES = {
         "NothingToUndo",
         "OperationDenied",
         "OperationTimeout",
+        "PasswordNeeded",
         "PathNotFound",
         "RestoreUnfinished",
         "SnapshotNotFound",
@@ -111,13 +123,16 @@ _HOMES = {
         "SourceNotFound",
         "SourceUnreadable",
         "StorageError",
+        "StoreAppendOnly",
         "StoreBusy",
+        "StoreDowngraded",
         "StoreExists",
         "StoreFailed",
         "StoreForked",
         "StoreNotFound",
         "StoreReadOnly",
         "StoreTooNew",
+        "TamperedObject",
         "TargetChanged",
         "TargetDenied",
         "TargetInvalid",
@@ -130,6 +145,7 @@ _HOMES = {
     "snapstore.model.entries": ("FileStatus", "ListedEntry"),
     "snapstore.model.health": ("Finding", "Health"),
     "snapstore.model.findings": ("Change", "DiffStat", "DiskUse", "FoundEntry", "PathVersion"),
+    "snapstore.model.keys": ("Kdf", "KeyInfo"),
     "snapstore.model.patterns": ("any_case",),
     "snapstore.model.restoring": (
         "Conflict",
@@ -198,6 +214,11 @@ __all__ = [
     "InvalidArgument",
     "Job",
     "JobNotFound",
+    "Kdf",
+    "KeyDamaged",
+    "KeyInfo",
+    "KeyMissing",
+    "KeyNotFound",
     "ListedEntry",
     "MountRefused",
     "MountUnavailable",
@@ -206,6 +227,7 @@ __all__ = [
     "NothingToUndo",
     "OperationDenied",
     "OperationTimeout",
+    "PasswordNeeded",
     "PathNotFound",
     "PathVersion",
     "PatternFile",
@@ -229,7 +251,9 @@ __all__ = [
     "SourceUnreadable",
     "StorageError",
     "Store",
+    "StoreAppendOnly",
     "StoreBusy",
+    "StoreDowngraded",
     "StoreExists",
     "StoreFailed",
     "StoreForked",
@@ -238,6 +262,7 @@ __all__ = [
     "StoreStats",
     "StoreTooNew",
     "Stream",
+    "TamperedObject",
     "TargetChanged",
     "TargetDenied",
     "TargetInvalid",
@@ -247,6 +272,7 @@ __all__ = [
     "WrongPassword",
     "any_case",
     "examine",
+    "import_key",
     "init",
     "open",
     "unmount",

@@ -25,7 +25,8 @@ from snapstore.model.config import Config
 from snapstore.model.filters import Filter
 from snapstore.model.mounting import CACHE_BYTES
 from snapstore.ops import listing
-from snapstore.repository.open import Repository, new_id
+from snapstore.repository.keys import calibrated
+from snapstore.repository.open import Repository, import_into, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from snapstore.model.filters import Paths, Texts
     from snapstore.model.findings import Change, DiskUse, FoundEntry, PathVersion
     from snapstore.model.health import Health
+    from snapstore.model.keys import Kdf, KeyInfo, Password
     from snapstore.model.mounting import MountSettings
     from snapstore.model.restoring import Options, Unfinished
     from snapstore.model.results import (
@@ -57,9 +59,8 @@ if TYPE_CHECKING:
     from snapstore.ops.streaming import RestoreEvents
     from snapstore.ops.viewing import SnapshotView
     from snapstore.repository.jobs import Job
-    from snapstore.repository.keys import Password
 
-__all__ = ["Store", "examine", "init", "open", "unmount"]
+__all__ = ["Store", "examine", "import_key", "init", "open", "unmount"]
 
 TOOL = f"snapstore {snapstore.__version__}"
 
@@ -71,42 +72,65 @@ def init(
     block_bytes: int | None = None,
     chunk_bytes: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    password: bytes | bytearray | None = None,
+    key_name: str = "password",
+    kdf: Kdf | None = None,
+    append_only: bool = False,
 ) -> Store:
     """Makes a store at `path`, which must be missing or an empty directory, and opens it. When that
     fails, nothing is left.
 
     `compression`: fast, default, small or none, the default of its creates. `block_bytes`: how much
     is compressed as one (64 KiB to 4 MiB); `chunk_bytes`: average size of what is kept once (a
-    power of two, 8 KiB to 1 MiB). Neither can be changed later. Raises StoreExists,
-    InvalidArgument, NoSpace, StorageError.
+    power of two, 8 KiB to 1 MiB). Neither can be changed later. `password`: everything in the store
+    is encrypted and authenticated under keys that it opens, those of the name `key_name`; `kdf`:
+    how much work it is to try one (else about half a second on this machine). `append_only`:
+    nothing is ever deleted from the store. Raises StoreExists, InvalidArgument, NoSpace,
+    StorageError.
     """
     config = Config.new(
         new_id(),
         new_id(),
         TOOL,
         compression=compression,
+        sealed=password is not None,
+        append_only=append_only,
         chunk_bytes=chunk_bytes,
         block_bytes=block_bytes,
     )
-    return Store(Repository.init(Path(path), config, cache_dir=_path(cache_dir)))
+    return Store(
+        Repository.init(
+            Path(path),
+            config,
+            cache_dir=_path(cache_dir),
+            password=password,
+            key_name=key_name,
+            kdf=kdf,
+        )
+    )
 
 
 def open(
     path: str | os.PathLike[str],
     *,
-    mode: Literal["r", "rw"] = "rw",
+    mode: Literal["r", "append", "rw"] = "rw",
     cache_dir: str | os.PathLike[str] | None = None,
     password: Password | None = None,
 ) -> Store:
     """Opens the store at `path`.
 
-    `mode`: with "r" no object of the store is written, no lease taken; "rw" becomes that where the
-    medium cannot be written (`Store.writable`). `cache_dir`: where what is derived goes when it
+    `mode`: with "r" no object of the store is written, no lease taken; the others become that where
+    the medium cannot be written (`Store.writable`). With "append" nothing in the store is deleted
+    (StoreAppendOnly). `cache_dir`: where what is derived goes when it
     cannot be in the store (network file system, read-only medium, writable by others); without it,
-    such an index is temporary. `password`: bytes or a function that gives them, for a sealed store.
-    Raises StoreNotFound, NotAStore, StoreTooNew, WrongPassword, OperationDenied, StorageError.
+    such an index is temporary. `password`, for an encrypted store: bytes, which must open it, or a
+    function that is called for them if the store is encrypted. What this machine remembers of an
+    encrypted store is in `cache_dir` too; `Store.warnings` says what is not as it was.
+
+    Raises StoreNotFound, NotAStore, StoreTooNew, OperationDenied, StorageError; PasswordNeeded,
+    WrongPassword, KeyMissing, KeyDamaged; TamperedObject, StoreDowngraded.
     """
-    if mode not in ("r", "rw"):
+    if mode not in ("r", "append", "rw"):
         raise InvalidArgument(f"a store cannot be opened in the mode {mode!r}")
     repository = Repository.open(
         Path(path), mode=mode, cache_dir=_path(cache_dir), password=password
@@ -134,6 +158,14 @@ def examine(
     )
 
 
+def import_key(path: str | os.PathLike[str], key: bytes) -> KeyInfo:
+    """Puts a key that `Store.export_key` gave back into the store at `path`, which need not have
+    any left. Raises InvalidArgument (it is no key), StoreNotFound, NotAStore, OperationDenied,
+    StoreReadOnly, NoSpace, StorageError.
+    """
+    return import_into(Path(path), key)
+
+
 def unmount(mountpoint: str | os.PathLike[str], *, lazy: bool = False) -> None:
     """Ends a mount of snapshots; `lazy`: as soon as nobody uses it any more. Raises MountRefused
     (it is busy, or there is none), MountUnavailable.
@@ -158,6 +190,13 @@ class Store:
         self.id: str = repository.config.store.hex()
         self.writable: bool = repository.writable
         self.config: Config = repository.config
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What is not as it was when this machine last saw the store, an encrypted one: objects
+        that are gone, another store in its place.
+        """
+        return tuple(self._repository.warnings)
 
     def __enter__(self) -> Store:
         return self
@@ -958,6 +997,56 @@ class Store:
             time_limit_s=None if time_limit is None else duration_s(time_limit),
             observer=progress,
         )
+
+    # Keys
+
+    def keys(self) -> Sequence[KeyInfo]:
+        """The passwords of an encrypted store, the oldest first. Raises InvalidArgument for a store
+        that is not encrypted, as do the following.
+        """
+        return self._repository.key_ring.list()
+
+    def add_key(self, password: bytes | bytearray, name: str, *, kdf: Kdf | None = None) -> KeyInfo:
+        """One more password that opens the store; nothing is written anew. `kdf`: as for `init`.
+        Raises InvalidArgument (the name is taken), StoreReadOnly, NoSpace, StorageError.
+        """
+        self._repository.require_writable()
+        return self._repository.key_ring.add(password, name, kdf or calibrated())
+
+    def remove_key(self, key: str) -> KeyInfo:
+        """Takes a password away, by name or id; the last one stays. Whoever has the password and a
+        copy of its object can still read the store. Raises KeyNotFound, InvalidArgument,
+        StoreReadOnly, StoreAppendOnly, StorageError.
+        """
+        self._repository.require_deleting()
+        ring = self._repository.key_ring
+        found = ring.find(key)
+        ring.remove(found)
+        return found
+
+    def change_password(
+        self, password: bytes | bytearray, key: str | None = None, *, kdf: Kdf | None = None
+    ) -> KeyInfo:
+        """Another password in place of that of a key, by name or id; else of the one by which the
+        store was opened. Raises as `add_key` and `remove_key` do.
+        """
+        self._repository.require_deleting()
+        ring = self._repository.key_ring
+        found = ring.current() if key is None else ring.find(key)
+        changed = ring.change(found, password, kdf or calibrated())
+        self._repository.opened_by(changed)
+        return changed
+
+    def export_key(self, key: str | None = None) -> bytes:
+        """The object of a key (else of the one by which the store was opened), for safekeeping: its
+        password is needed to use it. `import_key` puts it back. Raises KeyNotFound.
+        """
+        ring = self._repository.key_ring
+        return ring.export(ring.current() if key is None else ring.find(key))
+
+    def trust(self) -> None:
+        """Takes the store as it is now for what it should be, which ends `warnings`."""
+        self._repository.trust()
 
     def stats(self) -> StoreStats:
         """How much the store holds, and what it takes; its snapshots without

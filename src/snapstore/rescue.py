@@ -239,6 +239,8 @@ def inflate(coded: bytes, codec: int, length: int) -> bytes:
 
 CONFIG, KEY, SNAPSHOT, LABEL, REFS, REF, LEASE, COLLECTOR = range(1, 9)
 FRAME_HEAD = Struct("<4sBBBB16sII")
+ENVELOPE = Struct("<IIB3s")
+Coded = tuple[bytes, int, int]  # coded bytes, codec, plain length
 
 
 class Keys:
@@ -254,11 +256,15 @@ class Keys:
         self.snapshot = derive("snapstore v1 snapshot id", secret)
         self.object = derive("snapstore v1 object name", secret)
 
-    def unseal(self, use: str, epoch: int, salt: bytes, body: bytes, associated: bytes) -> bytes:
-        """Decrypt ``nonce ‖ ciphertext ‖ tag`` under the key for this use, epoch and salt."""
+    def unseal(self, use: str, epoch: int, salt: bytes, body: bytes, associated: bytes) -> Coded:
+        """Open ``nonce ‖ ciphertext ‖ tag`` under the key for this use, epoch and salt."""
         require(epoch in self.masters, f"sealed under master key {epoch}, which is not known")
         material = self.masters[epoch] + epoch.to_bytes(4, "little") + salt
-        return open_sealed(derive(f"snapstore v1 {use} key", material), body, associated)
+        inside = open_sealed(derive(f"snapstore v1 {use} key", material), body, associated)
+        require(len(inside) >= ENVELOPE.size, "sealed bytes too short")
+        length, stored, codec, _ = ENVELOPE.unpack_from(inside)
+        require(stored <= len(inside) - ENVELOPE.size, "coded bytes of another length")
+        return inside[ENVELOPE.size : ENVELOPE.size + stored], codec, length
 
 
 def open_sealed(key: bytes, body: bytes, associated: bytes) -> bytes:
@@ -292,12 +298,16 @@ def decode_frame(data: bytes, expected: int, name: str, keys: Keys) -> tuple[byt
     require(kind not in (CONFIG, SNAPSHOT) or not any(nonce), "writer nonce not zero")
     rule = keys.sealed and kind not in (CONFIG, KEY)
     require(sealed == rule, "sealed or unsealed against the rule")
-    coded = data[32:-8]
-    if sealed:
-        require(len(coded) >= 64, "sealed frame too short")
-        epoch = int.from_bytes(coded[:4], "little")
-        associated = data[:32] + keys.family + name.encode()
-        coded = keys.unseal("frame", epoch, coded[4:36], coded[36:], associated)
+    body = data[32:-8]
+    if not sealed:
+        return nonce, inflate(body, codec, length)
+    require(
+        codec == length == 0 and len(body) >= 76, "sealed frame too short, or open about itself"
+    )
+    epoch = int.from_bytes(body[:4], "little")
+    associated = data[:32] + keys.family + name.encode()
+    coded, codec, length = keys.unseal("frame", epoch, body[4:36], body[36:], associated)
+    require(length <= MAX_SMALL, "payload too long")
     return nonce, inflate(coded, codec, length)
 
 
@@ -660,8 +670,11 @@ def decode_block(raw: bytes, number: int, kind: int, pack: PackHeader, keys: Key
     require(checksum(raw[:-8]) == raw[-8:], "checksum of a block differs")
     require((place, found, seal) == (number, kind, sealed), "block out of place")
     require(zero == zeros == 0, "reserved bytes not zero")
+    coded = raw[24:-8]
+    if sealed:
+        require(codec == length == 0, "sealed block open about itself")
+        coded, codec, length = keys.unseal("pack", epoch, salt, coded, raw[:24])
     require(length <= (MAX_FOOTER if kind == FOOTER else MAX_BLOCK), "block too long")
-    coded = keys.unseal("pack", epoch, salt, raw[24:-8], raw[:24]) if sealed else raw[24:-8]
     return inflate(coded, codec, length)
 
 

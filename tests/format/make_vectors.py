@@ -16,6 +16,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from vector_files import VECTORS, content, facts_to_json  # noqa: E402
 import snapstore  # noqa: E402
 from snapstore import Snapshot, Store, Stream, _native  # noqa: E402
 from snapstore.model.config import Config  # noqa: E402
+from snapstore.model.keys import Kdf  # noqa: E402
 from snapstore.repository.open import Repository, new_id  # noqa: E402
 from tree_plans import Part, noise, write_file  # noqa: E402
 from tree_scan import assert_same  # noqa: E402
@@ -35,7 +37,7 @@ from tree_store import facts_by_library, facts_by_rescue, rescue  # noqa: E402
 
 SOURCES = Path("/tmp/snapstore-vectors")
 PASSWORD = "correct horse battery staple"
-KDF = {"memory_kib": 8_192, "passes": 1, "lanes": 1}
+KDF = Kdf(memory_kib=8_192, passes=1, lanes=1)
 TIME_NS = 1_767_225_600_000_000_000
 PAGE = 4_096
 
@@ -341,9 +343,9 @@ def make_keys(path: Path) -> None:
     wrapping = hash_secret_raw(
         PASSWORD.encode(),
         argon_salt,
-        time_cost=KDF["passes"],
-        memory_cost=KDF["memory_kib"],
-        parallelism=KDF["lanes"],
+        time_cost=KDF.passes,
+        memory_cost=KDF.memory_kib,
+        parallelism=KDF.lanes,
         hash_len=32,
         type=Type.ID,
         version=0x13,
@@ -384,7 +386,7 @@ def make_keys(path: Path) -> None:
             "wrapping": {
                 "password": PASSWORD,
                 "salt": argon_salt.hex(),
-                **KDF,
+                **asdict(KDF),
                 "key": wrapping.hex(),
             },
         },

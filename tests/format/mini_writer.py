@@ -112,11 +112,19 @@ def compress(data: bytes, codec: int | None = None) -> tuple[int, bytes]:
     return 0, data
 
 
-def seal(key: bytes, nonce_key: bytes, coded: bytes, associated: bytes, nonce_over: bytes) -> bytes:
+def envelope(plain: bytes, codec: int, coded: bytes) -> bytes:
+    """What is sealed: coded bytes with what says how to decode them, padded (Padmé)."""
+    inside = u32(len(plain)) + u32(len(coded)) + bytes([codec, 0, 0, 0]) + coded
+    exponent = len(inside).bit_length() - 1
+    step = 1 << (exponent - exponent.bit_length())
+    return inside + bytes(-len(inside) % step)
+
+
+def seal(key: bytes, nonce_key: bytes, inside: bytes, associated: bytes) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    nonce = keyed(nonce_key, nonce_over + coded)[:12]
-    return nonce + AESGCM(key).encrypt(nonce, coded, associated)
+    nonce = keyed(nonce_key, associated + inside)[:12]
+    return nonce + AESGCM(key).encrypt(nonce, inside, associated)
 
 
 @dataclass
@@ -149,15 +157,15 @@ def frame(
     """A frame; sealed under the newest master key when a sealed family is given."""
     used, coded = compress(payload, codec)
     sealed = family is not None and bool(family.masters)
-    length = len(coded) + (64 if sealed else 0)
-    head = b"SNAP" + bytes([version, kind, used, sealed]) + nonce + u32(len(payload)) + u32(length)
-    body = coded
-    if sealed:
-        assert family is not None
-        epoch = max(family.masters)
-        key, nonce_key = family.sealing("frame", epoch, salt)
-        associated = head + family.id + name.encode()
-        body = u32(epoch) + salt + seal(key, nonce_key, coded, associated, associated)
+    start = b"SNAP" + bytes([version, kind])
+    if not sealed:
+        head = start + bytes([used, 0]) + nonce + u32(len(payload)) + u32(len(coded))
+        return head + coded + xxh3(head + coded)
+    assert family is not None
+    epoch, inside = max(family.masters), envelope(payload, used, coded)
+    head = start + bytes([0, 1]) + nonce + bytes(4) + u32(len(inside) + 64)
+    key, nonce_key = family.sealing("frame", epoch, salt)
+    body = u32(epoch) + salt + seal(key, nonce_key, inside, head + family.id + name.encode())
     return head + body + xxh3(head + body)
 
 
@@ -172,10 +180,13 @@ def block(
     codec: int | None = None,
 ) -> bytes:
     used, coded = compress(plain, codec)
-    length = len(coded) + (28 if sealing else 0)
-    head = b"SNBK" + u32(number) + bytes([kind, used, bool(sealing), 0])
-    head += u32(length) + u32(len(plain)) + bytes(4)
-    body = seal(*sealing, coded, head, head) if sealing else coded
+    start = b"SNBK" + u32(number)
+    if not sealing:
+        head = start + bytes([kind, used, 0, 0]) + u32(len(coded)) + u32(len(plain)) + bytes(4)
+        return head + coded + xxh3(head + coded)
+    inside = envelope(plain, used, coded)
+    head = start + bytes([kind, 0, 1, 0]) + u32(len(inside) + 28) + bytes(8)
+    body = seal(*sealing, inside, head)
     return head + body + xxh3(head + body)
 
 

@@ -23,7 +23,7 @@ from snapstore.ops.running import Meter
 from snapstore.repository import medium, objects
 from snapstore.repository.open import Repository, new_id
 
-CHEAP = {"memory_kib": 8192, "passes": 1, "lanes": 1}
+CHEAP = snapstore.Kdf(memory_kib=8192, passes=1, lanes=1)
 
 
 @pytest.fixture

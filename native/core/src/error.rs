@@ -9,6 +9,8 @@ use std::path::Path;
 pub enum Error {
     /// An object read from the store is not what it must be.
     Damaged(String),
+    /// An object read from the store is whole, but was not sealed with the store's keys for the place where it is.
+    Tampered(String),
     /// An object of a newer format.
     TooNew(String),
     /// An operation of the store's or the target's medium failed.
@@ -100,6 +102,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Damaged(m)
+            | Error::Tampered(m)
             | Error::TooNew(m)
             | Error::Storage(m)
             | Error::NoSpace(m)

@@ -4,7 +4,7 @@
 use crate::compress::{Codec, RAW, ZSTD};
 use crate::error::{Error, Result};
 use crate::id::{checksum, random_bytes, Keys, Salt};
-use crate::seal::Sealer;
+use crate::seal::{sealed_len, Coded, Sealer};
 
 pub const MAGIC: &[u8; 4] = b"SNAP";
 pub const VERSION: u8 = 1;
@@ -47,12 +47,14 @@ pub fn write_with(
     }
     let mut scratch = Vec::new();
     let (codec, coded) = Codec::new(3)?.encode(payload, &mut scratch)?;
-    let body_len = coded.len() + salt.map_or(0, |_| 4 + 32 + crate::seal::OVERHEAD);
+    let coded = Coded { codec, plain_len: payload.len(), bytes: coded };
+    let body_len = salt.map_or(coded.bytes.len(), |_| 4 + 32 + sealed_len(coded.bytes.len()));
+    let (shown_codec, shown_len) = salt.map_or((codec, payload.len()), |_| (0, 0));
     let mut out = Vec::with_capacity(HEADER_LEN + body_len + 8);
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&[VERSION, kind, codec, salt.is_some() as u8]);
+    out.extend_from_slice(&[VERSION, kind, shown_codec, salt.is_some() as u8]);
     out.extend_from_slice(nonce);
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(shown_len as u32).to_le_bytes());
     out.extend_from_slice(&(body_len as u32).to_le_bytes());
     match (salt, keys) {
         (Some(salt), Some(keys)) => {
@@ -62,7 +64,7 @@ pub fn write_with(
             out.extend_from_slice(&salt);
             Sealer::new(&keys.frame_keys(epoch, &salt)?).seal(&associated, coded, &mut out)?;
         }
-        _ => out.extend_from_slice(coded),
+        _ => out.extend_from_slice(coded.bytes),
     }
     let sum = checksum(&out);
     out.extend_from_slice(&sum.to_le_bytes());
@@ -94,30 +96,35 @@ pub fn read(keys: Option<&Keys>, kind: u8, name: &str, data: &[u8]) -> Result<([
     if body_len != body.len() || plain_len > MAX_LEN || body_len > MAX_LEN {
         return Err(bad("its length is wrong"));
     }
+    let mut opened = Vec::new();
     let coded = match (sealed, keys) {
         (0, Some(keys)) if keys.sealed() && may_be_sealed(kind) => {
             return Err(bad("it is not sealed, but the store is"))
         }
-        (0, _) => body.to_vec(),
+        (0, _) => Coded { codec, plain_len, bytes: body },
         (_, None) => return Err(bad("it is sealed")),
         (_, Some(_)) if !may_be_sealed(kind) => return Err(bad("it is sealed")),
-        (_, Some(keys)) => open_body(keys, header, body, name)?,
+        (_, Some(_)) if codec != 0 || plain_len != 0 => return Err(bad("its header is wrong")),
+        (_, Some(keys)) => {
+            opened.extend_from_slice(body);
+            open_body(keys, header, &mut opened, name)?
+        }
     };
-    if codec == RAW && coded.len() != plain_len {
+    if coded.plain_len > MAX_LEN || (coded.codec == RAW && coded.bytes.len() != coded.plain_len) {
         return Err(bad("its length is wrong"));
     }
     let mut payload = Vec::new();
-    Codec::new(0)?.decode(codec, &coded, plain_len, &mut payload, name)?;
+    Codec::new(0)?.decode(coded.codec, coded.bytes, coded.plain_len, &mut payload, name)?;
     Ok((nonce, payload))
 }
 
-fn open_body(keys: &Keys, header: &[u8], body: &[u8], name: &str) -> Result<Vec<u8>> {
+fn open_body<'a>(keys: &Keys, header: &[u8], body: &'a mut [u8], name: &str) -> Result<Coded<'a>> {
     if body.len() < 36 {
         return Err(Error::Damaged(format!("damaged {name}: too short to be sealed")));
     }
     let epoch = u32::from_le_bytes(body[..4].try_into().expect("4 bytes"));
     let salt: Salt = body[4..36].try_into().expect("32 bytes");
-    Sealer::new(&keys.frame_keys(epoch, &salt)?).open(&associated(header, keys, name), &body[36..], name)
+    Sealer::new(&keys.frame_keys(epoch, &salt)?).open(&associated(header, keys, name), &mut body[36..], name)
 }
 
 #[cfg(test)]
@@ -127,7 +134,7 @@ mod tests {
 
     fn keys(sealed: bool) -> Keys {
         let masters = if sealed { BTreeMap::from([(1, [7; 32])]) } else { BTreeMap::new() };
-        Keys::new([1; 16], &[2; 32], masters).unwrap()
+        Keys::new([1; 16], &[2; 32], &masters).unwrap()
     }
 
     #[test]
@@ -152,7 +159,7 @@ mod tests {
         let data = write(Some(&keys), 3, "snap/x", &[0; 16], b"a").unwrap();
         assert!(read(Some(&keys), 3, "snap/y", &data).is_err());
         assert!(read(Some(&keys), 4, "snap/x", &data).is_err());
-        let other = Keys::new([5; 16], &[2; 32], BTreeMap::from([(1, [7; 32])])).unwrap();
+        let other = Keys::new([5; 16], &[2; 32], &BTreeMap::from([(1, [7; 32])])).unwrap();
         assert!(read(Some(&other), 3, "snap/x", &data).is_err());
         let plain = write(None, 3, "snap/x", &[0; 16], b"a").unwrap();
         assert!(read(Some(&keys), 3, "snap/x", &plain).is_err(), "unsealed in a sealed store");

@@ -7,7 +7,7 @@ use crate::bytes::{put_varint, Cursor};
 use crate::compress::{Codec, ZSTD};
 use crate::error::{Error, Result};
 use crate::id::{checksum, Family, Id, Keys, Salt, ID_LEN};
-use crate::seal::{Sealer, OVERHEAD};
+use crate::seal::{sealed_len, Coded, Sealer};
 
 pub const HEADER_LEN: usize = 96;
 pub const BLOCK_HEAD_LEN: usize = 24;
@@ -156,27 +156,39 @@ fn block_head(
 /// Takes the parts of a block's bytes, in order.
 pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
-/// Gives a whole block to `sink`; the answer is its length. `coded` is the coded plaintext of `plain_len` bytes.
-fn put_block(
-    sealer: Option<&Sealer>,
-    (number, kind, codec): (u32, u8, u8),
-    coded: &[u8],
-    plain_len: usize,
-    sink: &mut Sink,
-) -> Result<u32> {
-    let body_len = coded.len() + sealer.map_or(0, |_| OVERHEAD);
-    let head = block_head(number, kind, codec, sealer.is_some(), body_len, plain_len);
-    let mut sealed = Vec::new();
-    let body = match sealer {
-        None => coded,
-        Some(sealer) => {
-            sealer.seal(&head, coded, &mut sealed)?;
-            if sealer.open(&head, &sealed, "block just sealed")? != coded {
-                return Err(Error::Internal(
-                    "a block did not survive sealing: the memory of this machine may be faulty".into(),
-                ));
-            }
-            &sealed
+/// Seals blocks under a pack's key, in buffers that are used again.
+struct Sealing {
+    sealer: Sealer,
+    sealed: Vec<u8>,
+    opened: Vec<u8>,
+}
+
+impl Sealing {
+    fn new(sealer: Sealer) -> Sealing {
+        Sealing { sealer, sealed: Vec::new(), opened: Vec::new() }
+    }
+
+    /// The body of a block, opened once again before anything relies on it.
+    fn seal(&mut self, head: &[u8], coded: Coded) -> Result<&[u8]> {
+        self.sealed.clear();
+        self.sealer.seal(head, coded, &mut self.sealed)?;
+        self.opened.clone_from(&self.sealed);
+        if self.sealer.open(head, &mut self.opened, "block just sealed")? != coded {
+            return Err(Error::Internal(
+                "a block did not survive sealing: the memory of this machine may be faulty".into(),
+            ));
+        }
+        Ok(&self.sealed)
+    }
+}
+
+/// Gives a whole block to `sink`; the answer is its length.
+fn put_block(sealing: Option<&mut Sealing>, number: u32, kind: u8, coded: Coded, sink: &mut Sink) -> Result<u32> {
+    let (head, body) = match sealing {
+        None => (block_head(number, kind, coded.codec, false, coded.bytes.len(), coded.plain_len), coded.bytes),
+        Some(sealing) => {
+            let head = block_head(number, kind, 0, true, sealed_len(coded.bytes.len()), 0);
+            (head, sealing.seal(&head, coded)?)
         }
     };
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
@@ -185,7 +197,7 @@ fn put_block(
     sink(&head)?;
     sink(body)?;
     sink(&hasher.digest().to_le_bytes())?;
-    Ok((BLOCK_FRAME_LEN + body_len) as u32)
+    Ok((BLOCK_FRAME_LEN + body.len()) as u32)
 }
 
 /// Where a block stands in its pack, and how long it is.
@@ -293,7 +305,7 @@ impl Table {
 /// Builds a pack's bytes piece by piece; the caller writes them where it likes.
 pub struct Builder {
     header: Header,
-    sealer: Option<Sealer>,
+    sealing: Option<Sealing>,
     table: Table,
     offset: u64,
     hasher: blake3::Hasher,
@@ -308,8 +320,8 @@ impl Builder {
         let bytes = header.encode();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
-        let sealer = header.sealer(keys)?;
-        Ok((Builder { header, sealer, table: Table::default(), offset: HEADER_LEN as u64, hasher }, bytes))
+        let sealing = header.sealer(keys)?.map(Sealing::new);
+        Ok((Builder { header, sealing, table: Table::default(), offset: HEADER_LEN as u64, hasher }, bytes))
     }
 
     pub fn len(&self) -> u64 {
@@ -330,15 +342,13 @@ impl Builder {
         let footer = (self.table.ids.len() + chunks) * (ID_LEN + 4) + 1024;
         self.table.blocks.len() >= MAX_BLOCKS - 1
             || self.table.ids.len() + chunks > MAX_CHUNKS
-            || self.offset + (coded_len + footer + 256) as u64 > MAX_PACK_LEN
+            || self.offset + (sealed_len(coded_len) + sealed_len(footer) + 256) as u64 > MAX_PACK_LEN
     }
 
     /// Gives a block's bytes to `sink`, to be written next; the answer is how many.
     pub fn block(
         &mut self,
-        codec: u8,
-        coded: &[u8],
-        plain_len: usize,
+        coded: Coded,
         chunks: &[(Id, u32)],
         sink: &mut Sink,
     ) -> Result<u64> {
@@ -348,9 +358,9 @@ impl Builder {
             hasher.update(part);
             sink(part)
         };
-        let what = (number, self.header.kind as u8, codec);
-        let stored_len = put_block(self.sealer.as_ref(), what, coded, plain_len, &mut hashing)?;
-        let (offset, plain_len, count) = (self.offset, plain_len as u32, chunks.len() as u32);
+        let kind = self.header.kind as u8;
+        let stored_len = put_block(self.sealing.as_mut(), number, kind, coded, &mut hashing)?;
+        let (offset, plain_len, count) = (self.offset, coded.plain_len as u32, chunks.len() as u32);
         self.table.blocks.push(BlockPlace { offset, stored_len, plain_len, chunks: count });
         for (id, len) in chunks {
             self.table.ids.push(*id);
@@ -366,13 +376,14 @@ impl Builder {
         let plain = self.table.encode();
         let mut codec = Codec::new(3)?;
         let mut scratch = Vec::new();
-        let (coding, coded) = codec.encode(&plain, &mut scratch)?;
+        let (codec, bytes) = codec.encode(&plain, &mut scratch)?;
+        let coded = Coded { codec, plain_len: plain.len(), bytes };
         let number = self.table.blocks.len() as u32;
         let mut append = |part: &[u8]| {
             out.extend_from_slice(part);
             Ok(())
         };
-        put_block(self.sealer.as_ref(), (number, FOOTER, coding), coded, plain.len(), &mut append)?;
+        put_block(self.sealing.as_mut(), number, FOOTER, coded, &mut append)?;
         let mut trailer = [0; TRAILER_LEN];
         trailer[..4].copy_from_slice(&(self.offset as u32).to_le_bytes());
         trailer[4..8].copy_from_slice(&((out.len() - start) as u32).to_le_bytes());
@@ -442,7 +453,7 @@ impl Pack {
         if offset < HEADER_LEN as u64 || offset + len + TRAILER_LEN as u64 != size || len < BLOCK_FRAME_LEN as u64 {
             return Err(bad("its trailer points nowhere"));
         }
-        let block = if len + TRAILER_LEN as u64 <= tail_len {
+        let mut block = if len + TRAILER_LEN as u64 <= tail_len {
             let start = tail.len() - TRAILER_LEN - len as usize;
             tail[start..tail.len() - TRAILER_LEN].to_vec()
         } else {
@@ -453,7 +464,7 @@ impl Pack {
         let mut plain = Vec::new();
         let whole = usize::MAX;
         read_block(
-            &block,
+            &mut block,
             sealer.as_ref(),
             blocks,
             FOOTER,
@@ -472,12 +483,12 @@ impl Pack {
     }
 
     /// Decodes block `number`, whose stored bytes are `stored`, into `plain`: at least its first `needed` bytes, or all of it
-    /// when it is shorter. Chunk ids are not checked here.
+    /// when it is shorter. Chunk ids are not checked here. A sealed block is opened where it is, so `stored` changes.
     pub fn decode_block(
         &self,
         sealer: Option<&Sealer>,
         number: usize,
-        stored: &[u8],
+        stored: &mut [u8],
         needed: usize,
         codec: &mut Codec,
         plain: &mut Vec<u8>,
@@ -507,7 +518,7 @@ impl Pack {
 /// Checks a stored block, and decodes at least its first `needed` bytes, or all of it when it is shorter.
 #[allow(clippy::too_many_arguments)]
 fn read_block(
-    stored: &[u8],
+    stored: &mut [u8],
     sealer: Option<&Sealer>,
     number: u32,
     kind: u8,
@@ -523,26 +534,26 @@ fn read_block(
     if stored.len() < BLOCK_FRAME_LEN {
         return Err(bad("too short"));
     }
-    let (content, sum) = stored.split_at(stored.len() - 8);
-    if checksum(content).to_le_bytes() != sum {
+    let (content, sum) = stored.split_at_mut(stored.len() - 8);
+    if checksum(content).to_le_bytes() != *sum {
         return Err(bad("its checksum is wrong"));
     }
-    let (head, body) = content.split_at(BLOCK_HEAD_LEN);
+    let (head, body) = content.split_at_mut(BLOCK_HEAD_LEN);
+    let head: &[u8] = head;
     let declared = u32::from_le_bytes(head[16..20].try_into().expect("4 bytes")) as usize;
     let expected = block_head(number, kind, head[9], sealer.is_some(), body.len(), declared);
     if head != expected || head[9] > ZSTD {
         return Err(bad("its header is wrong"));
     }
-    if declared > max_plain || plain_len.is_some_and(|len| len != declared) {
+    let coded = match sealer {
+        None => Coded { codec: head[9], plain_len: declared, bytes: body },
+        Some(_) if head[9] != 0 || declared != 0 => return Err(bad("its header is wrong")),
+        Some(sealer) => sealer.open(head, body, &what)?,
+    };
+    if coded.plain_len > max_plain || plain_len.is_some_and(|len| len != coded.plain_len) {
         return Err(bad("its length is wrong"));
     }
-    match sealer {
-        None => codec.decode_start(head[9], body, declared, needed, plain, &what),
-        Some(sealer) => {
-            let coded = sealer.open(head, body, &what)?;
-            codec.decode_start(head[9], &coded, declared, needed, plain, &what)
-        }
-    }
+    codec.decode_start(coded.codec, coded.bytes, coded.plain_len, needed, plain, &what)
 }
 
 impl ReadAt for std::fs::File {
@@ -588,13 +599,14 @@ mod tests {
             let plain = vec![number; 1000 + number as usize];
             let mut scratch = Vec::new();
             let (coding, coded) = codec.encode(&plain, &mut scratch).unwrap();
+            let coded = Coded { codec: coding, plain_len: plain.len(), bytes: coded };
             let chunks =
                 [(keys.chunk_id(&plain[..500]), 500), (keys.chunk_id(&plain[500..]), plain.len() as u32 - 500)];
             let mut append = |part: &[u8]| {
                 bytes.extend_from_slice(part);
                 Ok(())
             };
-            builder.block(coding, coded, plain.len(), &chunks, &mut append).unwrap();
+            builder.block(coded, &chunks, &mut append).unwrap();
             plains.push(plain);
         }
         let (_, pack) = builder.finish(&mut bytes).unwrap();
@@ -608,9 +620,9 @@ mod tests {
         (0..pack.table.blocks.len())
             .map(|number| {
                 let place = pack.table.blocks[number];
-                let stored = bytes.read_at(place.offset, place.stored_len as usize)?;
+                let mut stored = bytes.read_at(place.offset, place.stored_len as usize)?;
                 let mut plain = Vec::new();
-                pack.decode_block(sealer.as_ref(), number, &stored, usize::MAX, &mut codec, &mut plain)?;
+                pack.decode_block(sealer.as_ref(), number, &mut stored, usize::MAX, &mut codec, &mut plain)?;
                 Ok(plain)
             })
             .collect()
@@ -619,7 +631,7 @@ mod tests {
     #[test]
     fn round_trip_and_every_flip_is_found() {
         for masters in [BTreeMap::new(), BTreeMap::from([(2, [9; 32])])] {
-            let keys = Keys::new([1; 16], &[2; 32], masters).unwrap();
+            let keys = Keys::new([1; 16], &[2; 32], &masters).unwrap();
             let (bytes, pack, plains) = build(&keys);
             assert_eq!(pack.id.0, *blake3::hash(&bytes).as_bytes());
             assert_eq!(read_all(&bytes, &keys, pack.id).unwrap(), plains);

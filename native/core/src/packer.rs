@@ -23,6 +23,7 @@ use crate::index::Index;
 use crate::lock::lock;
 use crate::pack::{self, Builder, Kind};
 use crate::progress::{add, Progress};
+use crate::seal::Coded;
 
 /// Parameters of a writing session.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ const ARENA_BYTES: usize = 4 << 20;
 const ARENA_CHUNKS: usize = 1024;
 const SHARDS: usize = 64;
 const DATA_SLOTS: usize = 4;
+/// Among so many open packs the next one is chosen by chance in a sealed store.
+const SEALED_SLOTS: usize = 2;
 /// Ids that a dry run holds (130 MB); beyond, what it counts as new is an upper bound.
 const DRY_MAX: usize = 2_000_000;
 /// A good `claimed_max`: 9 MB, and the shards do not double.
@@ -210,24 +213,26 @@ impl Packer {
         Ok(missing)
     }
 
-    fn write_block(&self, kind: Kind, codec: u8, coded: &[u8], plain_len: usize, chunks: &[(Id, u32)]) -> Result<()> {
+    fn write_block(&self, kind: Kind, coded: Coded, chunks: &[(Id, u32)]) -> Result<()> {
         let (slots, target) = match kind {
             Kind::Data => (&self.data, self.settings.data_pack_bytes),
             Kind::Meta => (&self.meta, self.settings.meta_pack_bytes),
         };
         // The first free slot: one pack while there is little to do, several when workers would wait for each other.
-        let mut slot = match slots.iter().find_map(|slot| slot.try_lock().ok()) {
+        let first = if self.keys.sealed() { any_of(SEALED_SLOTS.min(slots.len()))? } else { 0 };
+        let mut free = (0..slots.len()).filter_map(|at| slots[(first + at) % slots.len()].try_lock().ok());
+        let mut slot = match free.next() {
             Some(slot) => slot,
             None => lock(&slots[chunks.len() % slots.len()]),
         };
-        if slot.as_ref().is_some_and(|open| open.builder.is_full_for(coded.len(), chunks.len())) {
+        if slot.as_ref().is_some_and(|open| open.builder.is_full_for(coded.bytes.len(), chunks.len())) {
             self.close(slot.take())?;
         }
         if slot.is_none() {
             *slot = Some(self.open_pack(kind)?);
         }
         let open = slot.as_mut().expect("just filled");
-        let written = open.write_block(codec, coded, plain_len, chunks)?;
+        let written = open.write_block(coded, chunks)?;
         add(&self.progress.stored_bytes, written);
         if open.builder.len() >= target {
             let full = slot.take();
@@ -363,10 +368,10 @@ impl Packer {
 }
 
 impl OpenPack {
-    fn write_block(&mut self, codec: u8, coded: &[u8], plain_len: usize, chunks: &[(Id, u32)]) -> Result<u64> {
+    fn write_block(&mut self, coded: Coded, chunks: &[(Id, u32)]) -> Result<u64> {
         let (file, path) = (&mut self.file, &self.path);
         let mut write = |part: &[u8]| file.write_all(part).map_err(|e| Error::io("write", show_path(path), &e));
-        let len = self.builder.block(codec, coded, plain_len, chunks, &mut write)?;
+        let len = self.builder.block(coded, chunks, &mut write)?;
         self.unsynced += len;
         if self.unsynced >= WRITE_BEHIND {
             self.unsynced = 0;
@@ -376,6 +381,11 @@ impl OpenPack {
         }
         Ok(len)
     }
+}
+
+/// A number below `many`, by chance: that a block stands behind another one then does not tell that their content does.
+fn any_of(many: usize) -> Result<usize> {
+    Ok(random_bytes::<1>()?[0] as usize % many)
 }
 
 /// Footer, fsync, link, fsync of the directory; then the index may know. Never retried: a failed fsync loses the pack.
@@ -552,7 +562,8 @@ impl Lane {
             }
         };
         verify(packer, class, decoded, &block.chunks)?;
-        packer.write_block(class.kind(), codec, coded, block.plain.len(), &block.chunks)?;
+        let coded = Coded { codec, plain_len: block.plain.len(), bytes: coded };
+        packer.write_block(class.kind(), coded, &block.chunks)?;
         block.plain.clear();
         block.chunks.clear();
         block.plain.shrink_to(self.targets[class as usize] * 2);

@@ -94,7 +94,8 @@ impl OpenPack {
             bytes.extend_from_slice(part);
             Ok(())
         };
-        self.builder.block(codec, coded, self.plain.len(), &self.chunks, &mut append).unwrap();
+        let coded = crate::seal::Coded { codec, plain_len: self.plain.len(), bytes: coded };
+        self.builder.block(coded, &self.chunks, &mut append).unwrap();
         self.plain.clear();
         self.chunks.clear();
     }
@@ -118,7 +119,7 @@ impl TestStore {
     }
 
     pub(crate) fn sealed() -> TestStore {
-        TestStore::with_keys(Keys::new([1; 16], &[2; 32], BTreeMap::from([(1, [3; 32])])).unwrap())
+        TestStore::with_keys(Keys::new([1; 16], &[2; 32], &BTreeMap::from([(1, [3; 32])])).unwrap())
     }
 
     fn with_keys(keys: Keys) -> TestStore {

@@ -6,9 +6,14 @@ which Python polls; the interpreter lock is never held while bytes move. Errors 
 
 import builtins
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, Protocol, TypeVar, final, type_check_only
+from typing import Generic, Protocol, TypeAlias, TypeVar, final, type_check_only
+
+from typing_extensions import Buffer
 
 _T_co = TypeVar("_T_co", covariant=True)
+
+_Kdf: TypeAlias = tuple[int, int, int, bytes]
+"""Argon2id's memory in KiB, passes, lanes, and salt."""
 
 __all__ = [
     "VERSION",
@@ -77,6 +82,22 @@ class Keys:
     def __new__(
         cls, family: bytes, secret: bytes | None = None, masters: dict[int, bytes] | None = None
     ) -> Keys: ...
+    @staticmethod
+    def random(family: bytes) -> Keys:
+        """New keys of a sealed family: a secret, and a master key of epoch 1."""
+    @staticmethod
+    def unwrap(
+        family: bytes, config: bytes, password: Buffer, kdf: _Kdf, nonce: bytes, wrapped: bytes
+    ) -> Keys | None:
+        """The keys that `wrap` wrapped; None when the password does not open them. Raises DamagedObject (parameters
+        out of bounds, no keys inside), TamperedObject (made for another config)."""
+    def wrap(self, config: bytes, password: Buffer, kdf: _Kdf, nonce: bytes) -> bytes:
+        """The keys under a password, bound to the config of which `config` is the BLAKE3 (docs/format/config.md)."""
+    def hand_over(self) -> int:
+        """A descriptor, closed on exec, from which `take_over` makes these keys again in another process."""
+    @staticmethod
+    def take_over(descriptor: int) -> Keys:
+        """The keys of `hand_over`. The descriptor is closed."""
     @property
     def family(self) -> bytes: ...
     @property
@@ -86,6 +107,9 @@ class Keys:
         """keyed_hash(object key, data): for `h8` (over nonce + payload) and `name-hash`."""
     def derived(self) -> dict[str, bytes]:
         """The derived keys by name (`chunk`, `node`, `snapshot`, `object`, `chunker`), for golden vectors."""
+
+def derive_key(password: Buffer, kdf: _Kdf) -> bytes:
+    """The 32 bytes that Argon2id makes of a password: for golden vectors, and to measure how long that takes."""
 
 def write_frame(keys: Keys | None, type: int, name: str, nonce: bytes, payload: bytes) -> bytes:
     """A frame around `payload`; sealed when `keys` seal and the type may be sealed. `nonce`: 16 bytes."""

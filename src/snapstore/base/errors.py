@@ -100,10 +100,36 @@ class StoreFailed(SnapstoreError):
 
 
 class WrongPassword(SnapstoreError):
-    """A sealed store was opened with no password, or with one that opens none of its keys."""
+    """The password opens none of an encrypted store's keys."""
 
     kind = "wrong-password"
     exit_code = 12
+    usual_hint = "see how it is spelt; key list, with another password, names those that there are"
+
+
+class PasswordNeeded(WrongPassword):
+    """An encrypted store was opened without a password."""
+
+    kind = "password-needed"
+    usual_hint = (
+        "set one of SNAP_PASSWORD_FILE, SNAP_PASSWORD_COMMAND, SNAP_PASSWORD_FD and SNAP_PASSWORD"
+    )
+
+
+class KeyMissing(SnapstoreError):
+    """An encrypted store has no key object left: no password can open it."""
+
+    kind = "key-missing"
+    exit_code = 18
+    usual_hint = "key import puts back one that was exported"
+
+
+class KeyNotFound(SnapstoreError):
+    """No key of an encrypted store answers to the name or id, or several do."""
+
+    kind = "key-not-found"
+    exit_code = 13
+    usual_hint = "key list shows those that there are"
 
 
 class DamagedObject(SnapstoreError):
@@ -114,6 +140,31 @@ class DamagedObject(SnapstoreError):
     kind = "damaged"
     exit_code = 5
     usual_hint = "check names the files that damage hits"
+
+
+class KeyDamaged(DamagedObject):
+    """Key objects cannot be read, and the password opens none of the others."""
+
+    kind = "key-damaged"
+    exit_code = 17
+    usual_hint = "key import puts back one that was exported; others' passwords may still open it"
+
+
+class TamperedObject(DamagedObject):
+    """An object of an encrypted store is whole but not what was written there with the store's
+    keys: somebody changed, moved or exchanged it. Nothing of it was returned.
+    """
+
+    kind = "tampered"
+    exit_code = 19
+    usual_hint = "do not trust this copy of the store; check names the files that it hits"
+
+
+class StoreDowngraded(TamperedObject):
+    """A store is not encrypted where an encrypted one is expected."""
+
+    kind = "downgraded"
+    usual_hint = "do not write to it before you know why"
 
 
 class IndexDamaged(SnapstoreError):
@@ -178,6 +229,14 @@ class StoreReadOnly(OperationDenied):
 
     kind = "read-only"
     usual_hint = "to write, be the owner of the store, on a medium mounted for writing"
+
+
+class StoreAppendOnly(OperationDenied):
+    """The store, or the way in which it was opened, lets nothing be deleted."""
+
+    kind = "append-only"
+    exit_code = 20
+    usual_hint = "delete where the store may be written freely"
 
 
 class TargetDenied(OperationDenied):

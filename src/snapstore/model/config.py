@@ -8,7 +8,8 @@ from snapstore.model import canonical
 from snapstore.model.fields import take, take_hex, take_int, take_list
 
 FORMAT = 1
-KNOWN_FEATURES: frozenset[str] = frozenset()
+APPEND_ONLY = "append-only"
+KNOWN_FEATURES: frozenset[str] = frozenset({APPEND_ONLY})
 
 LEVELS = {"none": 0, "fast": 1, "default": 3, "small": 10}
 """zstd levels by the names of `--compression`; 0 stores raw."""
@@ -46,6 +47,7 @@ class Config:
         tool: str,
         *,
         sealed: bool = False,
+        append_only: bool = False,
         compression: str = "default",
         chunk_bytes: int | None = None,
         block_bytes: int | None = None,
@@ -69,6 +71,7 @@ class Config:
             compression=compression_name(compression),
             created_ns=time.time_ns(),
             tool=tool,
+            optional=(APPEND_ONLY,) if append_only else (),
         )
 
     @classmethod
@@ -117,6 +120,11 @@ class Config:
                 "tool": self.tool,
             }
         )
+
+    @property
+    def append_only(self) -> bool:
+        """Whether nothing is ever deleted from the store."""
+        return APPEND_ONLY in self.optional
 
     @property
     def unknown_optional(self) -> tuple[str, ...]:

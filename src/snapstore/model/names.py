@@ -86,6 +86,10 @@ def parse_snapshot(name: str) -> str | None:
     return match[1] if match else None
 
 
+def key(id: str) -> str:
+    return f"key/{id}"
+
+
 def parse_key(name: str) -> str | None:
     match = _KEY.fullmatch(name)
     return match[1] if match else None

@@ -13,14 +13,14 @@ import pickle
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from snapstore import _native
 from snapstore.base.errors import (
     MountRefused,
     MountUnavailable,
-    OperationDenied,
     SnapshotNotFound,
     SnapstoreError,
 )
@@ -42,7 +42,7 @@ process.main(int(sys.argv[2]))
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is to be mounted where. `snapshot`: an id; `attached`: it ends when its standard input
-    does.
+    does; `keys`: a descriptor from which to take those of an encrypted store over.
     """
 
     store: Path
@@ -53,6 +53,7 @@ class Order:
     below: bytes | None
     options: MountOptions
     attached: bool
+    keys: int | None = None
 
 
 def order(
@@ -64,10 +65,8 @@ def order(
     *,
     attached: bool,
 ) -> Order:
-    """The order for a mount of an open store. OperationDenied for a sealed one."""
-    if repository.config.sealed:
-        raise OperationDenied("the password of a sealed store cannot be handed to another process")
-    mode = "rw" if repository.writable else "r"
+    """The order for a mount of an open store."""
+    mode = repository.mode if repository.writable else "r"
     mountpoint = Path(os.path.abspath(mountpoint))
     return Order(
         repository.path, mode, repository.cache_dir, mountpoint, snapshot, below, options, attached
@@ -77,24 +76,27 @@ def order(
 class Process:
     """A process that serves a mount, from when it can be used."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, keys: _native.Keys) -> None:
         if not sys.executable:
             raise MountUnavailable("nobody knows which Python runs this, so none can be started")
-        self.order = order
+        handed = keys.hand_over() if keys.sealed else None
+        self.order = order = replace(order, keys=handed)
         ready, write = os.pipe()
+        passed = [write] if handed is None else [write, handed]
         try:
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path), str(write)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[write],
+                pass_fds=passed,
                 start_new_session=True,
             )
         except OSError as error:
             os.close(ready)
             raise MountUnavailable(f"no process can be started: {error}") from error
         finally:
-            os.close(write)
+            for descriptor in passed:
+                os.close(descriptor)
         assert self._child.stdin is not None
         with open(ready, "rb") as answers:
             with contextlib.suppress(BrokenPipeError):  # then it says why
@@ -156,7 +158,10 @@ def main(ready: int) -> None:
 
 def _serve(ordered: Order, answers: BinaryIO) -> None:
     said = points.prepare(ordered.mountpoint, ordered.store)
-    repository = Repository.open(ordered.store, mode=ordered.mode, cache_dir=ordered.cache_dir)
+    keys = None if ordered.keys is None else _native.Keys.take_over(ordered.keys)
+    repository = Repository.open(
+        ordered.store, mode=ordered.mode, cache_dir=ordered.cache_dir, handed=keys
+    )
 
     def started() -> None:
         pickle.dump(said, answers)

@@ -11,11 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from snapstore import _native
 from snapstore.base.bytestext import from_text, to_text
 from snapstore.base.errors import (
     Cancelled,
     InvalidArgument,
-    OperationDenied,
     SnapshotNotFound,
     StoreFailed,
     StoreReadOnly,
@@ -40,7 +40,7 @@ if os.fork(): os._exit(0)
 import json
 sys.path[:] = json.loads(sys.argv[1])
 from snapstore.ops import jobs
-jobs.main(sys.argv[2], int(sys.argv[3]))
+jobs.main(sys.argv[2], *map(int, sys.argv[3:]))
 """
 
 
@@ -57,15 +57,13 @@ def start(
 ) -> Job:
     """Starts a restore in a process of its own. InvalidArgument for what cannot be handed over."""
     require_ready(snapshot)
-    if repository.config.sealed:
-        raise OperationDenied("the password of a sealed store cannot be handed to a job")
     if repository.jobs is None:
         raise StoreReadOnly("there is nowhere to keep a job", hint="name a cache directory")
     hooks.checked(options.get("hooks"))
     record = {
         "store": to_text(os.fsencode(repository.path)),
         "cache_dir": _text(repository.cache_dir),
-        "mode": "rw" if repository.writable else "r",
+        "mode": repository.mode if repository.writable else "r",
         "tool": tool,
         "snapshot": snapshot.id,
         "within": None if within is None else to_text(within),
@@ -78,7 +76,7 @@ def start(
     }
     job, lock = repository.jobs.make(record)
     try:
-        _spawn(job, lock)
+        _spawn(job, lock, repository.keys)
     finally:
         os.close(lock)
     return job
@@ -113,11 +111,21 @@ def _plain(options: Options) -> dict[str, Any]:
     return plain
 
 
-def _spawn(job: Job, lock: int) -> None:
+def _spawn(job: Job, lock: int, keys: "_native.Keys") -> None:
     if not sys.executable:
         raise StoreFailed("nobody knows which Python runs this, so no job can be started")
     modules = json.dumps(sys.path)
-    arguments = [sys.executable, "-P", "-c", _CODE, modules, os.fspath(job.place), str(lock)]
+    handed = keys.hand_over() if keys.sealed else None
+    passed = [lock] if handed is None else [lock, handed]
+    arguments = [
+        sys.executable,
+        "-P",
+        "-c",
+        _CODE,
+        modules,
+        os.fspath(job.place),
+        *map(str, passed),
+    ]
     with open(job.place / "output", "ab") as output:
         try:
             code = subprocess.run(
@@ -125,12 +133,15 @@ def _spawn(job: Job, lock: int) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=[lock],
+                pass_fds=passed,
                 start_new_session=True,
                 check=False,
             ).returncode
         except OSError as error:
             raise StoreFailed(f"no job can be started: {error}") from error
+        finally:
+            if handed is not None:
+                os.close(handed)
     if code:
         raise StoreFailed(f"no job can be started: {job.output.strip()}")
 
@@ -138,9 +149,12 @@ def _spawn(job: Job, lock: int) -> None:
 # In the new process
 
 
-def main(place: str, lock: int) -> None:
-    """Carries out the job in a directory, whose lock this process has."""
+def main(place: str, lock: int, handed: int | None = None) -> None:
+    """Carries out the job in a directory, whose lock this process has; `handed`: a descriptor from
+    which to take the keys of an encrypted store over.
+    """
     os.set_inheritable(lock, False)
+    keys = None if handed is None else _native.Keys.take_over(handed)
     job = jobs.read(Path(place))
     assert job is not None, place
     stop = _Stop()
@@ -151,7 +165,7 @@ def main(place: str, lock: int) -> None:
             file.write(json.dumps(Event(event, data).to_dict()).encode() + b"\n")
 
         try:
-            last = Event("done", _restore(job, write, stop.check).to_dict())
+            last = Event("done", _restore(job, keys, write, stop.check).to_dict())
         except BaseException as error:
             last = streaming.failed(error)
         write(last.event, last.data)
@@ -175,13 +189,16 @@ class _Stop:
             raise Cancelled("the restore was cancelled")
 
 
-def _restore(job: Job, write: Emit, stop: Callable[[], None]) -> RestoreResult:
+def _restore(
+    job: Job, keys: "_native.Keys | None", write: Emit, stop: Callable[[], None]
+) -> RestoreResult:
     record = job.record
     cache_dir = record["cache_dir"]
     repository = Repository.open(
         Path(os.fsdecode(from_text(record["store"]))),
         mode=record["mode"],
         cache_dir=None if cache_dir is None else Path(os.fsdecode(from_text(cache_dir))),
+        handed=keys,
     )
     try:
         snapshot = repository.catalog.snapshot(record["snapshot"])

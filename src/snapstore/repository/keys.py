@@ -1,152 +1,239 @@
-"""Keys: what opens a family, and the objects `key/<id>` that hold it under a password."""
+"""Keys: what opens a family, and the objects `key/<id>` that hold it under a password each."""
 
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
 from snapstore import _native
-from snapstore.base.errors import DamagedObject, SnapstoreError, WrongPassword
-from snapstore.model import canonical, names
+from snapstore.base.errors import (
+    DamagedObject,
+    InvalidArgument,
+    KeyDamaged,
+    KeyMissing,
+    KeyNotFound,
+    PasswordNeeded,
+    SnapstoreError,
+    StorageError,
+    StoreDowngraded,
+    StoreTooNew,
+    WrongPassword,
+)
+from snapstore.model import names
 from snapstore.model.config import Config
-from snapstore.model.fields import take, take_hex, take_int
-from snapstore.repository.frames import Frames, FrameType
+from snapstore.model.keys import Kdf, KeyInfo, KeyRecord, Password, key_name, new_password
+from snapstore.repository.frames import NO_NONCE, Frames, FrameType
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+UNLOCK_S = 0.5
+"""How long a password is worked on when it is set on this machine."""
 
-Password = bytes | Callable[[], bytes]
+_LEAST = Kdf(memory_kib=65_536, passes=3, lanes=4)
+"""What RFC 9106 recommends where memory is limited."""
+_MOST_KIB = 131_072
+"""Opening a store stays below the bound on memory."""
 
-KEY_CONTEXT = b"snapstore v1 key"
-KDF = {"memory_kib": 65_536, "passes": 3, "lanes": 4}
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The keys of a store, and the id of the object that gave them; None without one."""
+
+    keys: "_native.Keys"
+    slot: str | None
 
 
 def open_keys(
-    frames: Frames, config: Config, payload: bytes, password: Password | None
-) -> "_native.Keys":
-    """The keys of a store; `payload` is that of its config. WrongPassword for a sealed one that
-    `password` does not open.
+    frames: Frames,
+    config: Config,
+    payload: bytes,
+    password: Password | None,
+    *,
+    first: str | None = None,
+) -> Opened:
+    """The keys of a store; `payload` is that of its config, `first` the slot to be tried first.
+
+    PasswordNeeded, WrongPassword, KeyMissing, KeyDamaged, TamperedObject (the config is another
+    one), StoreDowngraded (a password for a store that is not encrypted).
     """
     if not config.sealed:
-        return _native.Keys(config.family)
-    if password is None:
-        raise WrongPassword("the store is sealed", hint="give its password")
+        if password is not None and not callable(password):
+            raise StoreDowngraded(
+                "a password was given, but the store is not encrypted",
+                hint="where that is as it should be, give none",
+            )
+        return Opened(_native.Keys(config.family), None)
+    slots, damaged = read_slots(frames)
+    if not slots and not damaged:
+        raise KeyMissing("none of the store's keys is left")
     given = password() if callable(password) else password
-    damaged: SnapstoreError | None = None
+    if given is None:
+        raise PasswordNeeded("the store is encrypted, and no password was given")
+    for id, slot in sorted(slots.items(), key=lambda item: item[0] != first):
+        keys = _open_slot(slot, config, payload, given)
+        if keys is not None:
+            return Opened(keys, id)
+    if damaged:
+        raise KeyDamaged(
+            f"the password opens none of the store's {len(slots)} intact keys, and {len(damaged)} "
+            f"cannot be read: {damaged[0]}"
+        )
+    raise WrongPassword("the password opens none of the store's keys")
+
+
+def read_slots(frames: Frames) -> tuple[dict[str, KeyRecord], list[SnapstoreError]]:
+    """All objects `key/<id>` that can be read, by id, and what is wrong with the others."""
+    slots: dict[str, KeyRecord] = {}
+    damaged: list[SnapstoreError] = []
     for name in frames.objects.list("key/"):
         id = names.parse_key(name)
         if id is None:
             continue
         try:
-            keys = _open_slot(frames, name, id, config, payload, given)
-        except DamagedObject as error:
-            damaged = error
-            continue
-        if keys is not None:
-            return keys
-    raise damaged or WrongPassword("the password opens none of the store's keys")
+            payload = frames.read(FrameType.KEY, name)
+            if payload is not None:
+                slots[id] = _checked(id, payload)
+        except (DamagedObject, StorageError, StoreTooNew) as error:
+            damaged.append(error)
+    return slots, damaged
 
 
-def make_sealed(
-    config: Config, password: bytes, *, name: str = "password", kdf: dict[str, int] | None = None
-) -> tuple["_native.Keys", str, bytes]:
-    """New random keys for a family: (keys, id, payload) with the payload of the object `key/<id>`
-    that opens them.
-    """
-    secret, master = os.urandom(32), os.urandom(32)
-    id, payload = wrap(config, password, secret, {1: master}, name=name, kdf=kdf or KDF)
-    return _native.Keys(config.family, secret, {1: master}), id, payload
-
-
-def wrap(
-    config: Config,
-    password: bytes,
-    secret: bytes,
-    masters: dict[int, bytes],
-    *,
-    name: str,
-    kdf: dict[str, int],
-) -> tuple[str, bytes]:
-    """(id, payload) of an object `key/<id>` that holds these keys under a password."""
-    parameters = kdf | {"name": "argon2id", "salt": os.urandom(32).hex()}
-    nonce = os.urandom(12)
-    plain = canonical.encode(
-        {
-            "config": blake3(config.encode()).hexdigest(),
-            "family_secret": secret.hex(),
-            "masters": {str(epoch): key.hex() for epoch, key in masters.items()},
-        }
-    )
-    wrapped = _cipher(password, parameters).encrypt(nonce, plain, KEY_CONTEXT + config.family)
-    payload = canonical.encode(
-        {
-            "name": name,
-            "kdf": parameters,
-            "nonce": nonce.hex(),
-            "wrapped": wrapped.hex(),
-            "created_ns": time.time_ns(),
-        }
-    )
-    return blake3(payload).hexdigest(), payload
+def _checked(id: str, payload: bytes) -> KeyRecord:
+    if blake3(payload).hexdigest() != id:
+        raise DamagedObject(f"key/{id} is not what its name says", object=f"key/{id}")
+    return KeyRecord.decode(payload)
 
 
 def _open_slot(
-    frames: Frames, name: str, id: str, config: Config, config_payload: bytes, password: bytes
+    slot: KeyRecord, config: Config, payload: bytes, password: bytes | bytearray
 ) -> "_native.Keys | None":
-    """Keys in one `key/` object; None when the password is not its."""
-    payload = frames.read(FrameType.KEY, name)
-    if payload is None:
-        return None
-    if blake3(payload).hexdigest() != id:
-        raise DamagedObject(f"{name} is not what its name says", object=name)
-    plain = _unwrap(canonical.decode_object(payload), config, password)
-    if plain is None:
-        return None
-    record = canonical.decode_object(plain)
-    if take_hex(record, "config", 32) != blake3(config_payload).digest():
-        raise DamagedObject("the store's config is not the one that its key was made for")
-    masters = take(record, "masters", dict)
-    if not masters or not all(epoch.isdecimal() and 0 < int(epoch) < 1 << 32 for epoch in masters):
-        raise DamagedObject(f"{name} has no master keys", object=name)
-    return _native.Keys(
+    """The keys in a slot; None when the password is not its."""
+    return _native.Keys.unwrap(
         config.family,
-        take_hex(record, "family_secret", 32),
-        {int(epoch): take_hex(masters, epoch, 32) for epoch in masters},
-    )
-
-
-def _unwrap(record: dict[str, Any], config: Config, password: bytes) -> bytes | None:
-    """The plaintext of a key object; None when the password is not its."""
-    from cryptography.exceptions import InvalidTag
-
-    cipher = _cipher(password, take(record, "kdf", dict))
-    nonce, wrapped = take_hex(record, "nonce", 12), take_hex(record, "wrapped")
-    try:
-        return cipher.decrypt(nonce, wrapped, KEY_CONTEXT + config.family)
-    except InvalidTag:
-        return None
-
-
-def _cipher(password: bytes, kdf: dict[str, Any]) -> "AESGCM":
-    """AES-256-GCM under the key that Argon2id makes of a password; bounds are checked before it
-    runs.
-    """
-    from argon2.low_level import Type, hash_secret_raw
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    salt = take_hex(kdf, "salt")
-    if take(kdf, "name", str) != "argon2id" or not 16 <= len(salt) <= 64:
-        raise DamagedObject("a key is derived in a way that is not known")
-    derived = hash_secret_raw(
+        blake3(payload).digest(),
         password,
-        salt,
-        time_cost=take_int(kdf, "passes", 1, 64),
-        memory_cost=take_int(kdf, "memory_kib", 8_192, 4_194_304),
-        parallelism=take_int(kdf, "lanes", 1, 16),
-        hash_len=32,
-        type=Type.ID,
-        version=0x13,
+        slot.kdf.with_salt(slot.salt),
+        slot.nonce,
+        slot.wrapped,
     )
-    return AESGCM(derived)
+
+
+def wrap(
+    keys: "_native.Keys", config: Config, password: bytes | bytearray, name: str, kdf: Kdf
+) -> tuple[str, bytes]:
+    """(id, payload) of an object `key/<id>` that holds these keys under a password."""
+    salt, nonce = os.urandom(32), os.urandom(12)
+    hash = blake3(config.encode()).digest()
+    wrapped = keys.wrap(hash, new_password(password), kdf.with_salt(salt), nonce)
+    payload = KeyRecord(key_name(name), kdf, salt, nonce, wrapped, time.time_ns()).encode()
+    return blake3(payload).hexdigest(), payload
+
+
+def calibrated(unlock_s: float = UNLOCK_S) -> Kdf:
+    """Parameters by which this machine works on a password for about so long, and never less than
+    RFC 9106 recommends. Memory first: it is what guessing on special hardware has least of.
+    """
+    lanes = max(1, min(4, os.cpu_count() or 1))
+    memory_kib, passes = _LEAST.memory_kib, _LEAST.passes
+    taken_s = _pass_s(memory_kib, lanes)
+    while memory_kib < _MOST_KIB and 2 * taken_s * passes <= unlock_s:
+        memory_kib, taken_s = memory_kib * 2, taken_s * 2
+    return Kdf(memory_kib, max(passes, min(64, int(unlock_s / taken_s))), lanes)
+
+
+def _pass_s(memory_kib: int, lanes: int) -> float:
+    begun = time.perf_counter()
+    _native.derive_key(b"measured", (memory_kib, 1, lanes, bytes(16)))
+    return max(time.perf_counter() - begun, 1e-3)
+
+
+class KeyRing:
+    """The passwords of an open, encrypted store. `current`: the id of the one that opened it."""
+
+    def __init__(
+        self, frames: Frames, config: Config, keys: "_native.Keys", current: str | None
+    ) -> None:
+        self._frames = frames
+        self._config = config
+        self._keys = keys
+        self._current = current
+
+    def list(self) -> list[KeyInfo]:
+        """All that can be read, the oldest first."""
+        slots, _ = read_slots(self._frames)
+        infos = [self._info(id, slot) for id, slot in slots.items()]
+        return sorted(infos, key=lambda info: (info.created_ns, info.id))
+
+    def _info(self, id: str, slot: KeyRecord) -> KeyInfo:
+        return KeyInfo(id, slot.name, slot.created_ns, slot.kdf, id == self._current)
+
+    def find(self, key: str) -> KeyInfo:
+        """The one of a name, or of an id or its beginning (4 digits or more). KeyNotFound."""
+        infos = self.list()
+        found = [info for info in infos if info.name == key]
+        found = found or [info for info in infos if len(key) >= 4 and info.id.startswith(key)]
+        if len(found) != 1:
+            what = "no key answers" if not found else "several keys answer"
+            raise KeyNotFound(f"{what} to {key!r}", candidates=[info.id for info in found])
+        return found[0]
+
+    def current(self) -> KeyInfo:
+        """The one that opened the store. KeyNotFound when it is gone, or keys were handed over."""
+        for info in self.list():
+            if info.current:
+                return info
+        raise KeyNotFound("the key that opened the store is not in it any more", hint="name one")
+
+    def add(self, password: bytes | bytearray, name: str, kdf: Kdf) -> KeyInfo:
+        """One more password. InvalidArgument when there is one of that name."""
+        if any(info.name == name for info in self.list()):
+            raise InvalidArgument(f"there is a key of the name {name!r}", hint="choose another one")
+        return self._write(password, name, kdf)
+
+    def _write(self, password: bytes | bytearray, name: str, kdf: Kdf) -> KeyInfo:
+        id, payload = wrap(self._keys, self._config, password, name, kdf)
+        self._frames.write(FrameType.KEY, names.key(id), payload)
+        return self._info(id, _checked(id, payload))
+
+    def change(self, info: KeyInfo, password: bytes | bytearray, kdf: Kdf) -> KeyInfo:
+        """Another password in place of one: the new one is durable before the old one goes."""
+        new = self._write(password, info.name, kdf)
+        self._frames.objects.delete(names.key(info.id))
+        if info.current:
+            self._current = new.id
+        return replace(new, current=info.current)
+
+    def remove(self, info: KeyInfo) -> None:
+        """Takes a password away. InvalidArgument for the last one."""
+        if len(self.list()) < 2:
+            raise InvalidArgument(
+                "the last key is not removed: nobody could open the store any more",
+                hint="key passwd changes its password",
+            )
+        self._frames.objects.delete(names.key(info.id))
+
+    def _payload(self, id: str) -> bytes:
+        payload = self._frames.read(FrameType.KEY, names.key(id))
+        if payload is None:
+            raise KeyNotFound(f"the key {id[:8]} is gone")
+        return payload
+
+    def export(self, info: KeyInfo) -> bytes:
+        """The object of a key, which its password protects: what `put_back` takes."""
+        payload = self._payload(info.id)
+        return self._frames.encode(FrameType.KEY, names.key(info.id), NO_NONCE, payload)
+
+
+def put_back(frames: Frames, data: bytes) -> KeyInfo:
+    """Writes a key that was exported into a store again; one that is there stays as it is. Whether
+    it is this store's turns out when its password is given. InvalidArgument.
+    """
+    try:
+        payload = frames.decode(FrameType.KEY, "the exported key", data)[1]
+        id = blake3(payload).hexdigest()
+        record = _checked(id, payload)
+    except DamagedObject as error:
+        raise InvalidArgument(f"this is no key that was exported: {error}") from error
+    if id not in read_slots(frames)[0]:
+        frames.objects.delete(names.key(id))  # what is there cannot be read
+        frames.write(FrameType.KEY, names.key(id), payload)
+    return KeyInfo(id, record.name, record.created_ns, record.kdf, False)

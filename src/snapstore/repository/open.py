@@ -13,11 +13,13 @@ from snapstore.base.errors import (
     UNREAD,
     DamagedObject,
     IndexDamaged,
+    InvalidArgument,
     NoSpace,
     NotAStore,
     OperationDenied,
     SnapstoreError,
     StorageError,
+    StoreAppendOnly,
     StoreExists,
     StoreFailed,
     StoreNotFound,
@@ -26,12 +28,14 @@ from snapstore.base.errors import (
 )
 from snapstore.model import names
 from snapstore.model.config import Config
+from snapstore.model.keys import Kdf, KeyInfo, Password
 from snapstore.model.names import META
 from snapstore.model.refs import PackRef, Refs
 from snapstore.model.snapshot import Snapshot
 from snapstore.repository import keys, making, medium
 from snapstore.repository.catalog import Catalog
 from snapstore.repository.frames import NO_NONCE, Frames, FrameType
+from snapstore.repository.memory import Memory
 from snapstore.repository.objects import (
     MAX_OBJECT_BYTES,
     LocalObjects,
@@ -66,6 +70,7 @@ class Repository:
     """An open store. Thread-safe. Its index is opened when it is first needed.
 
     `writable`: whether writing is possible and was asked for. `host`: name of this machine.
+    `warnings`: what is not as it was when this machine last saw the store.
     """
 
     def __init__(
@@ -75,8 +80,10 @@ class Repository:
         frames: Frames,
         config: Config,
         *,
-        writable: bool,
+        mode: str,
         cache_dir: Path | None,
+        memory: Memory,
+        key: str | None,
     ) -> None:
         assert frames.keys is not None
         self.path = path
@@ -84,7 +91,11 @@ class Repository:
         self.frames = frames
         self.keys = frames.keys
         self.config = config
-        self.writable = writable
+        self.mode = mode
+        self.writable = mode != "r" and medium.writable(path) and medium.writable(path / "snap")
+        self.memory = memory
+        self.warnings: list[str] = []
+        self._key = key
         self.host = os.uname().nodename
         self._cache_dir = cache_dir
         self._lock = threading.RLock()
@@ -103,8 +114,9 @@ class Repository:
         config: Config,
         *,
         cache_dir: Path | None = None,
-        password: bytes | None = None,
-        kdf: dict[str, int] | None = None,
+        password: bytes | bytearray | None = None,
+        key_name: str = "password",
+        kdf: Kdf | None = None,
     ) -> "Repository":
         """Makes a store at `path`, which is missing or an empty directory, and opens it. When that
         fails, nothing is left. StoreExists, NoSpace, StorageError.
@@ -114,8 +126,9 @@ class Repository:
             plain = Frames(objects, None)
             if config.sealed:
                 assert password is not None
-                _, id, payload = keys.make_sealed(config, password, kdf=kdf)
-                plain.write(FrameType.KEY, f"key/{id}", payload)
+                made = _native.Keys.random(config.family)
+                id, payload = keys.wrap(made, config, password, key_name, kdf or keys.calibrated())
+                plain.write(FrameType.KEY, names.key(id), payload)
             frame = plain.encode(FrameType.CONFIG, names.CONFIG, NO_NONCE, config.encode())
             try:
                 objects.put(names.CONFIG, frame)
@@ -130,10 +143,12 @@ class Repository:
         *,
         mode: str = "rw",
         cache_dir: Path | None = None,
-        password: keys.Password | None = None,
+        password: Password | None = None,
+        handed: "_native.Keys | None" = None,
     ) -> "Repository":
-        """Opens the store at `path`. StoreNotFound, NotAStore, StoreTooNew, WrongPassword,
-        OperationDenied, StorageError.
+        """Opens the store at `path`; `mode`: "r", "append" or "rw"; `handed`: keys from a process
+        that has it open. StoreNotFound, NotAStore, StoreTooNew, OperationDenied, StorageError, and
+        what `keys.open_keys` and `Memory.check_place` raise.
         """
         path = Path(os.path.abspath(path))
         payload = _read_config(path)
@@ -142,15 +157,25 @@ class Repository:
             objects = LocalObjects(path, networked=medium.network_kind(path) is not None)
         except OSError as error:
             raise storage_error("open", path, error) from error
-        opened = keys.open_keys(Frames(objects, None), config, payload, password)
-        return cls(
+        memory = Memory(cache_dir, path, config)
+        said = memory.check_place()
+        if handed is not None:
+            opened = keys.Opened(handed, None)
+        else:
+            plain, last = Frames(objects, None), memory.last_key()
+            opened = keys.open_keys(plain, config, payload, password, first=last)
+        repository = cls(
             path,
             objects,
-            Frames(objects, opened),
+            Frames(objects, opened.keys),
             config,
-            writable=mode == "rw" and medium.writable(path) and medium.writable(path / "snap"),
+            mode=mode,
             cache_dir=cache_dir,
+            memory=memory,
+            key=opened.slot,
         )
+        repository.remember(said)
+        return repository
 
     def close(self) -> None:
         """Commits and closes the index. Trouble with it is no failure of what was done: it is read
@@ -184,6 +209,48 @@ class Repository:
             return None
         return cache if medium.private(cache) and medium.writable(cache) else None
 
+    # Encryption
+
+    @property
+    def key_ring(self) -> keys.KeyRing:
+        """The store's passwords. InvalidArgument for one that is not encrypted."""
+        if not self.config.sealed:
+            raise InvalidArgument("the store is not encrypted: it has no keys")
+        return keys.KeyRing(self.frames, self.config, self.keys, self._key)
+
+    def remember(self, said: str | None) -> None:
+        """Compares an encrypted store with what this machine saw of it, and remembers what it is
+        now. What there is to say is added to `warnings`.
+        """
+        self.memory.keep_place(self._key)
+        missing = self.memory.missing(self.objects)
+        if said is not None:
+            self.warnings.append(said)
+        if missing:
+            self.warnings.append(
+                f"{missing} objects that this machine saw in the store are gone: an older state "
+                "of it may have been put back; if that was you: snap doctor --trust"
+            )
+
+    def opened_by(self, info: KeyInfo) -> None:
+        """Says that a key took the place of the one that opened the store."""
+        if info.current:
+            self._key = info.id
+            self.memory.keep_place(info.id)
+
+    def trust(self) -> None:
+        """Remembers the store as it is now."""
+        self.memory.trust(self.objects)
+        self.memory.keep_place(self._key)
+        self.warnings.clear()
+
+    def require_deleting(self) -> None:
+        """StoreReadOnly, StoreAppendOnly unless objects may be deleted here."""
+        self.require_writable()
+        if self.config.append_only or self.mode == "append":
+            what = "the store is" if self.config.append_only else "the store was opened as"
+            raise StoreAppendOnly(f"{what} append-only: nothing in it is deleted")
+
     # Sessions
 
     @contextlib.contextmanager
@@ -198,6 +265,7 @@ class Repository:
             yield session
         finally:
             session.end()
+            self.memory.note(session.published)
 
     @contextlib.contextmanager
     def reading(self, purpose: str = "restore") -> Iterator[None]:
@@ -423,6 +491,16 @@ class Repository:
             except IndexDamaged:
                 self.rebuild(self._packs())
         return refs
+
+
+def import_into(path: Path, key: bytes) -> KeyInfo:
+    """Puts an exported key back into the store at `path`. Raises what `keys.put_back` does, and for
+    a store that is missing, not encrypted or not writable.
+    """
+    path = Path(os.path.abspath(path))
+    if not Config.decode(_read_config(path)).sealed:
+        raise InvalidArgument("the store is not encrypted: it has no keys")
+    return keys.put_back(Frames(LocalObjects(path), None), key)
 
 
 def _number_of(location: bytes) -> int:

@@ -46,7 +46,7 @@ class Session:
     """One writer's stay in a store, from `begin` to `end`.
 
     `condemned`: ids of the packs that generations seen so far condemned: not to be deduplicated
-    against.
+    against. `published`: names of the objects that say what was published.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Session:
         self._hold: Hold | None = None
         self._generations: dict[GenerationName, Generation] = {}
         self._seen = 0
+        self.published: list[str] = []
 
     @property
     def settled(self) -> int:
@@ -154,9 +155,10 @@ class Session:
         id = self._frames.snapshot_id(payload)
         self._frames.write_versioned(FrameType.REFS, id, 1, refs)
         yield "refs written"
-        self._frames.write_versioned(FrameType.LABEL, id, 1, label)
+        self.published.append(self._frames.write_versioned(FrameType.LABEL, id, 1, label))
         yield "label written"
         self._frames.write_snapshot(names.snapshot(id), payload)
+        self.published.append(names.snapshot(id))
         yield "snapshot written"
         return id
 
@@ -173,6 +175,7 @@ class Session:
         if swept.isdisjoint(used) and self._name.name in self._objects.list("sess/"):
             return
         self._objects.delete(names.snapshot(id))
+        self.published.clear()
         yield "snapshot removed"
         for prefix in ("label/", "refs/"):
             for name in self._objects.list(prefix):

@@ -244,14 +244,14 @@ impl Check<'_> {
             }
             let inside = chunks..chunks + place.chunks as usize;
             (end, chunks) = (place.offset + u64::from(place.stored_len), inside.end);
-            let decoded = file.read_at(place.offset, place.stored_len as usize).and_then(|stored| {
+            let decoded = file.read_at(place.offset, place.stored_len as usize).and_then(|mut stored| {
                 hasher.update(&stored);
-                pack.decode_block(sealer.as_ref(), number, &stored, usize::MAX, &mut codec, &mut plain)
+                pack.decode_block(sealer.as_ref(), number, &mut stored, usize::MAX, &mut codec, &mut plain)
             });
             match decoded {
                 Ok(()) => self.check_ids(pack, &plain, inside, number, what, faults),
                 Err(error) => {
-                    whole &= matches!(error, Error::Damaged(_));
+                    whole &= matches!(error, Error::Damaged(_) | Error::Tampered(_));
                     faults.add(error);
                     faults.bad_ids.extend_from_slice(&pack.table.ids[inside]);
                 }

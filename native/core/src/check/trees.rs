@@ -522,7 +522,7 @@ impl<'a> Walk<'a> {
 /// The words of an error that is the store's; others end the check.
 fn text(error: Error) -> Result<String> {
     match error {
-        Error::Damaged(text) | Error::Storage(text) | Error::TooNew(text) => Ok(text),
+        Error::Damaged(text) | Error::Tampered(text) | Error::Storage(text) | Error::TooNew(text) => Ok(text),
         other => Err(other),
     }
 }

@@ -299,6 +299,7 @@ impl<'a> Walk<'a> {
 pub(super) fn in_path(path: &[u8], error: Error) -> Error {
     match error {
         Error::Damaged(why) => Error::Damaged(format!("cannot export {}: {why}", show(path))),
+        Error::Tampered(why) => Error::Tampered(format!("cannot export {}: {why}", show(path))),
         other => other,
     }
 }

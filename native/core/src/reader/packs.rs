@@ -251,7 +251,7 @@ fn read_block(
         ErrorKind::UnexpectedEof => Error::Damaged(format!("damaged pack {what}: it is cut off")),
         _ => Error::io("read", format!("pack {what}"), &e),
     })?;
-    open.pack.decode_block(open.sealer.as_ref(), number as usize, &stored[..len], needed, codec, plain)
+    open.pack.decode_block(open.sealer.as_ref(), number as usize, &mut stored[..len], needed, codec, plain)
 }
 
 /// Opens a pack's file. That it is missing is damage; that it cannot be read is not.

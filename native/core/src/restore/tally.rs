@@ -120,7 +120,7 @@ impl Trouble {
     /// An error of reading the store. Damage concerns what is damaged; an error of our caller concerns the run.
     pub(super) fn of(what: &str, error: Error) -> Trouble {
         match error {
-            Error::Damaged(reason) | Error::Storage(reason) | Error::TooNew(reason) => {
+            Error::Damaged(reason) | Error::Tampered(reason) | Error::Storage(reason) | Error::TooNew(reason) => {
                 Trouble::Entry { what: what.into(), reason }
             }
             other => Trouble::Run(other),

@@ -176,7 +176,7 @@ impl Run<'_> {
         let Some(links) = &self.links else { return Ok(false) };
         match links.is_later(self.reader, &here.path(), memo) {
             // What the table does not tell becomes a file of its own.
-            Err(Error::Damaged(_) | Error::Storage(_) | Error::TooNew(_)) => Ok(false),
+            Err(Error::Damaged(_) | Error::Tampered(_) | Error::Storage(_) | Error::TooNew(_)) => Ok(false),
             known => known,
         }
     }
