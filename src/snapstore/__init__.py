@@ -12,7 +12,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snapstore.api import Store, examine, import_key, init, open, unmount
+    from snapstore.api import (
+        Store,
+        calibrated_kdf,
+        examine,
+        forget_place,
+        import_key,
+        init,
+        open,
+        store_id,
+        unmount,
+    )
     from snapstore.base.errors import (
         AmbiguousReference,
         ArchiveInvalid,
@@ -94,7 +104,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "snapstore.api": ("Store", "examine", "import_key", "init", "open", "unmount"),
+    "snapstore.api": (
+        "Store",
+        "calibrated_kdf",
+        "examine",
+        "forget_place",
+        "import_key",
+        "init",
+        "open",
+        "store_id",
+        "unmount",
+    ),
     "snapstore.base.errors": (
         "AmbiguousReference",
         "ArchiveInvalid",
@@ -271,9 +291,12 @@ __all__ = [
     "Unfinished",
     "WrongPassword",
     "any_case",
+    "calibrated_kdf",
     "examine",
+    "forget_place",
     "import_key",
     "init",
     "open",
+    "store_id",
     "unmount",
 ]

@@ -25,8 +25,9 @@ from snapstore.model.config import Config
 from snapstore.model.filters import Filter
 from snapstore.model.mounting import CACHE_BYTES
 from snapstore.ops import listing
-from snapstore.repository.keys import calibrated
-from snapstore.repository.open import Repository, import_into, new_id
+from snapstore.repository.keys import UNLOCK_S, calibrated
+from snapstore.repository.open import Repository, id_at, import_into, new_id
+from snapstore.repository.open import forget_place as forgetting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,7 +61,17 @@ if TYPE_CHECKING:
     from snapstore.ops.viewing import SnapshotView
     from snapstore.repository.jobs import Job
 
-__all__ = ["Store", "examine", "import_key", "init", "open", "unmount"]
+__all__ = [
+    "Store",
+    "calibrated_kdf",
+    "examine",
+    "forget_place",
+    "import_key",
+    "init",
+    "open",
+    "store_id",
+    "unmount",
+]
 
 TOOL = f"snapstore {snapstore.__version__}"
 
@@ -156,6 +167,27 @@ def examine(
     return examining.examine(
         _path(path), cache_dir=_path(cache_dir), search_path=search_path, running=running
     )
+
+
+def forget_place(path: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str]) -> None:
+    """Forgets that an encrypted store was at `path`, so that another one, or one that is not
+    encrypted, may be opened there. `cache_dir`: as for `open`.
+    """
+    forgetting(Path(path), Path(cache_dir))
+
+
+def store_id(path: str | os.PathLike[str]) -> str:
+    """The id of the store at `path`, which is told without its password. Raises StoreNotFound,
+    NotAStore, StoreTooNew, OperationDenied, StorageError.
+    """
+    return id_at(Path(path))
+
+
+def calibrated_kdf(unlock_s: float = UNLOCK_S) -> Kdf:
+    """How much work trying a password is to be, so that this machine takes about so long; never
+    less than RFC 9106 recommends, whatever is asked for.
+    """
+    return calibrated(unlock_s)
 
 
 def import_key(path: str | os.PathLike[str], key: bytes) -> KeyInfo:
@@ -716,8 +748,7 @@ class Store:
         by comes back at once. Its environment and working directory are those of this process.
 
         Raises SnapshotNotFound, DamagedObject, InvalidArgument (a function among the options),
-        OperationDenied (a sealed store), StoreReadOnly (nowhere to keep it); what else `restore`
-        raises, the job ends with.
+        StoreReadOnly (nowhere to keep it); what else `restore` raises, the job ends with.
         """
         from snapstore.ops import jobs
 
@@ -937,7 +968,7 @@ class Store:
         id = snapshot.id if snapshot is not None else None
         place = Path(mountpoint)
         order = process.order(self._repository, place, id, below, options, attached=attached)
-        return process.Process(order)
+        return process.Process(order, self._repository.keys)
 
     def export(
         self,

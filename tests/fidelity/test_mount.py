@@ -598,3 +598,24 @@ def test_hidden_differences_would_be_seen() -> None:
         (name,) = [one for one in before if one]
         with pytest.raises(AssertionError):
             assert_same(before, {**before, name: replace(before[name], mtime_ns=1)})
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_an_encrypted_store_is_mounted_by_who_has_it_open(
+    tmp_path: Path, in_background: bool
+) -> None:
+    """The process that serves it gets the keys, not the password."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(b"secret")
+    (mounted := tmp_path / "mnt").mkdir()
+    kdf = snapstore.Kdf(memory_kib=8192, passes=1, lanes=1)
+    with snapstore.init(tmp_path / "store", password=b"password", kdf=kdf) as store:
+        store.create(tmp_path / "source", name="one")
+        name = f"by-name/one{tmp_path}/source/file"
+        if in_background:
+            store.mount_in_background(mounted)
+            assert (mounted / name).read_bytes() == b"secret"
+            snapstore.unmount(mounted)
+        else:
+            with store.mounted(mounted):
+                assert (mounted / name).read_bytes() == b"secret"

@@ -9,7 +9,13 @@ import click
 
 from snapstore.cli import errors, render
 from snapstore.cli.settings import Settings, declare
-from snapstore.cli.stores import cache_directory, default_store, named_store
+from snapstore.cli.stores import (
+    cache_directory,
+    default_store,
+    named_store,
+    open_store,
+    store_path,
+)
 
 if TYPE_CHECKING:
     from snapstore import Finding
@@ -25,16 +31,24 @@ _STYLES = {"ok": "good", "note": "warning", "wrong": "error"}
     snap doctor --json
     """,
 )
+@click.option(
+    "--trust", is_flag=True, help="Take an encrypted store, as it is now, for what it should be."
+)
 @click.pass_obj
-def command(settings: Settings, /) -> int:
+def command(settings: Settings, /, trust: bool) -> int:
     """Look whether this machine and the store have what is needed.
 
     Looks at the native core, the store, the file system below its index, free space, the clock,
     FUSE, and whose program `snap` is: others have one too. Nothing of the store is changed. A note
     hinders nothing that this version does; exit status 1 means that something is wrong.
+
+    This machine remembers what it saw of an encrypted store, and warns when an older state of it,
+    or another store, is in its place; --trust ends that, when you know why it is so.
     """
     from snapstore import api
 
+    if trust:
+        return _trust(settings)
     health = api.examine(
         _store(settings),
         cache_dir=cache_directory(),
@@ -50,6 +64,17 @@ def command(settings: Settings, /) -> int:
         if not settings.quiet and health.ok:
             render.out("nothing is wrong")
     return errors.OK if health.ok else errors.FAILED
+
+
+def _trust(settings: Settings) -> int:
+    from snapstore import api
+
+    api.forget_place(store_path(settings), cache_dir=cache_directory())
+    with open_store(settings, "r") as store:
+        store.trust()
+    if not settings.quiet:
+        render.out(f"what is in {render.name(str(store.path))} now is taken for what it should be")
+    return errors.OK
 
 
 def _store(settings: Settings) -> Path | None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "check": "Check the store, and name the files that damage hits.",
     "stats": "Show how much the store holds and saves.",
     "reindex": "Rebuild the local index from the store's objects.",
+    "key": "Passwords of an encrypted store: list, add, change, remove, export, import.",
     "doctor": "Look whether this machine and the store have what is needed.",
     "completion": "Print the script that lets a shell complete what you type.",
     "man": "Write the manual pages of all commands.",

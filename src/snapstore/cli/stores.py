@@ -1,11 +1,12 @@
 """Which store a command means, and opening it."""
 
+import contextlib
 import os
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from snapstore.base.errors import StoreExists, StoreNotFound
+from snapstore.base.errors import SnapstoreError, StoreExists, StoreNotFound
 from snapstore.cli import render
 from snapstore.cli.settings import Settings
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from snapstore import Store
+    from snapstore.model.keys import Password
 
 
 def named_store(settings: Settings) -> str | None:
@@ -25,11 +27,11 @@ def default_store() -> Path:
     return _own("XDG_DATA_HOME", ".local/share") / "snapstore" / "store"
 
 
-def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
-    """Opens the store that is meant. Raises StoreNotFound with all the ways to name one."""
+def store_path(settings: Settings) -> Path:
+    """Where the store is that is meant. Raises StoreNotFound with all the ways to name one."""
     path = named_store(settings)
     if path is not None:
-        return _open(path, mode)
+        return Path(path)
     own = default_store()
     if not own.exists():
         raise StoreNotFound(
@@ -38,7 +40,42 @@ def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
         )
     if settings.verbose:
         render.note(f"snap: using your own store, {render.name(str(own))}")
-    return _open(own, mode)
+    return own
+
+
+def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
+    """Opens the store that is meant, with the password that is to be had if it is encrypted, and
+    says what is not as it was.
+    """
+    from snapstore import api
+
+    path = store_path(settings)
+    chosen: Literal["r", "append", "rw"] = mode
+    if mode == "rw" and os.environ.get("SNAP_APPEND_ONLY", "") not in ("", "0"):
+        chosen = "append"
+    store = api.open(path, mode=chosen, cache_dir=cache_directory(), password=_password(path))
+    for warning in store.warnings:
+        render.warning(warning)
+    return store
+
+
+def _password(path: Path) -> "Password":
+    """One that the environment names must be of use; else it is looked for when it is needed."""
+    from snapstore.cli import passwords
+
+    def needed() -> bytearray | None:
+        return passwords.current(str(path), _id(path))
+
+    return (passwords.given() and needed()) or needed
+
+
+def _id(path: Path) -> str | None:
+    """The store's id, as far as it can be told without opening it."""
+    from snapstore import api
+
+    with contextlib.suppress(SnapstoreError):
+        return api.store_id(path)
+    return None
 
 
 def open_or_make_store(settings: Settings, *, dry_run: bool) -> "AbstractContextManager[Store]":
@@ -75,12 +112,6 @@ def _make_own(settings: Settings) -> "Store":
     if not settings.quiet:
         render.note(f"snap: made a store of your own, {render.name(str(own))}")
     return made
-
-
-def _open(path: str | Path, mode: Literal["r", "rw"]) -> "Store":
-    from snapstore import api
-
-    return api.open(path, mode=mode, cache_dir=cache_directory())
 
 
 def cache_directory() -> Path:

@@ -38,8 +38,7 @@ class Memory:
 
     def __init__(self, root: Path | None, path: Path, config: Config) -> None:
         self._config = config
-        digest = blake3(os.fsencode(path)).hexdigest()[:32]
-        self._place = None if root is None else root / "places" / digest
+        self._place = None if root is None else _place_file(root, path)
         self._seen = None if root is None else root / config.store.hex() / "seen"
         self._known: set[bytes] | None = None
 
@@ -140,6 +139,15 @@ class Memory:
                 os.close(descriptor)
 
 
+def forget_place(root: Path, path: Path) -> None:
+    """Forgets which store was at a path."""
+    _place_file(root, path).unlink(missing_ok=True)
+
+
+def _place_file(root: Path, path: Path) -> Path:
+    return root / "places" / blake3(os.fsencode(path)).hexdigest()[:32]
+
+
 def _names(objects: ObjectStore, prefix: str) -> list[str]:
     if prefix != "ref/":
         return objects.list(prefix)
@@ -155,7 +163,9 @@ def _write(path: Path, data: bytes) -> None:
     new = path.with_name(f"{path.name}-{os.urandom(4).hex()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new.write_bytes(data)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
         os.replace(new, path)
     with contextlib.suppress(OSError):
         new.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ from snapstore.model.keys import Kdf, KeyInfo, Password
 from snapstore.model.names import META
 from snapstore.model.refs import PackRef, Refs
 from snapstore.model.snapshot import Snapshot
-from snapstore.repository import keys, making, medium
+from snapstore.repository import keys, making, medium, memory
 from snapstore.repository.catalog import Catalog
 from snapstore.repository.frames import NO_NONCE, Frames, FrameType
 from snapstore.repository.memory import Memory
@@ -157,12 +157,12 @@ class Repository:
             objects = LocalObjects(path, networked=medium.network_kind(path) is not None)
         except OSError as error:
             raise storage_error("open", path, error) from error
-        memory = Memory(cache_dir, path, config)
-        said = memory.check_place()
+        known = Memory(cache_dir, path, config)
+        said = known.check_place()
         if handed is not None:
             opened = keys.Opened(handed, None)
         else:
-            plain, last = Frames(objects, None), memory.last_key()
+            plain, last = Frames(objects, None), known.last_key()
             opened = keys.open_keys(plain, config, payload, password, first=last)
         repository = cls(
             path,
@@ -171,7 +171,7 @@ class Repository:
             config,
             mode=mode,
             cache_dir=cache_dir,
-            memory=memory,
+            memory=known,
             key=opened.slot,
         )
         repository.remember(said)
@@ -491,6 +491,16 @@ class Repository:
             except IndexDamaged:
                 self.rebuild(self._packs())
         return refs
+
+
+def forget_place(path: Path, cache_dir: Path) -> None:
+    """Forgets which store was at `path` when this machine last saw it."""
+    memory.forget_place(cache_dir, Path(os.path.abspath(path)))
+
+
+def id_at(path: Path) -> str:
+    """The id of the store at `path`."""
+    return Config.decode(_read_config(Path(os.path.abspath(path)))).store.hex()
 
 
 def import_into(path: Path, key: bytes) -> KeyInfo:
