@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 import snapstore
+from snapstore.cli import passwords
 from snapstore.cli.settings import HelpMixin, Settings, shared_options
 
 # Name (of the command and of its module) and first line of its help, known without importing it.
@@ -116,6 +117,7 @@ def snap() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit status. Never raises."""
+    passwords.take_environment()
     _occupy_streams()
     settings = Settings(json="--json" in arguments, no_pager="--no-pager" in arguments)
     try:
@@ -129,6 +131,8 @@ def run(arguments: Sequence[str]) -> int:
         from snapstore.cli import errors
 
         return errors.report(error, settings)
+    finally:
+        passwords.wipe()
 
 
 def _occupy_streams() -> None:

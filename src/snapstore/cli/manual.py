@@ -15,6 +15,11 @@ from snapstore.cli.settings import Settings, is_shared
 # What the command reads from the environment (docs/reference/environment.md says more).
 ENVIRONMENT = {
     "SNAP_STORE": "The store, where no -s names one.",
+    "SNAP_PASSWORD": "The password of a sealed store; SNAP_PASSWORD_FILE names a file with it,"
+    " SNAP_PASSWORD_COMMAND a command that prints it, SNAP_PASSWORD_FD an open descriptor. One of"
+    " them may be set; without any the keyring is asked, then the terminal.",
+    "SNAP_NEW_PASSWORD": "The same for a password that is to be set; and so with _FILE, _COMMAND"
+    " and _FD.",
     "SNAP_PAGER": "The pager; else PAGER, else less. Empty, or cat, for none.",
     "PAGER": "The pager, where SNAP_PAGER is not set.",
     "LESS": "Options of less; FRX where it is not set.",
