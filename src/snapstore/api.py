@@ -1031,7 +1031,7 @@ class Store:
 
     # Keys
 
-    def keys(self) -> Sequence[KeyInfo]:
+    def list_keys(self) -> Sequence[KeyInfo]:
         """The passwords of an encrypted store, the oldest first. Raises InvalidArgument for a store
         that is not encrypted, as do the following.
         """

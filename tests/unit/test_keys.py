@@ -47,19 +47,19 @@ def test_each_password_opens_the_same_keys(place: Path, source: Path) -> None:
     with opened(place) as store:
         store.create(source, name="mine")
         added = store.add_key(SECOND, "second", kdf=CHEAP)
-        assert [key.name for key in store.keys()] == ["password", "second"]
-        assert [key.current for key in store.keys()] == [True, False]
-        assert added in store.keys()
+        assert [key.name for key in store.list_keys()] == ["password", "second"]
+        assert [key.current for key in store.list_keys()] == [True, False]
+        assert added in store.list_keys()
     with opened(place, SECOND) as store:
         assert store.get("mine").name == "mine"
-        assert [key.current for key in store.keys()] == [False, True]
+        assert [key.current for key in store.list_keys()] == [False, True]
 
 
 def test_a_changed_password_ends(place: Path) -> None:
     with opened(place) as store:
-        before = store.keys()
+        before = store.list_keys()
         changed = store.change_password(bytearray(SECOND), kdf=CHEAP)
-        assert store.keys() == [changed]
+        assert store.list_keys() == [changed]
         assert changed.current and changed.id != before[0].id and changed.name == before[0].name
         store.change_password(b"a third one", kdf=CHEAP)
     with pytest.raises(errors.WrongPassword):
@@ -114,7 +114,7 @@ def test_passwords_that_cannot_be_set(place: Path, password: bytes) -> None:
 def test_a_store_that_is_not_encrypted_has_no_keys(tmp_path: Path) -> None:
     with snapstore.init(tmp_path / "store") as store:
         calls: list[Callable[[], object]] = [
-            store.keys,
+            store.list_keys,
             store.export_key,
             lambda: store.add_key(FIRST, "first"),
             lambda: store.remove_key("first"),
@@ -152,12 +152,12 @@ def test_no_password_wrong_password_damaged_key_and_missing_key(place: Path) -> 
 def test_a_damaged_key_does_not_hinder_another(place: Path) -> None:
     with opened(place) as store:
         store.add_key(SECOND, "second", kdf=CHEAP)
-        first = store.keys()[0]
+        first = store.list_keys()[0]
     path = place / "key" / first.id
     path.chmod(0o600)
     path.write_bytes(b"")
     with opened(place, SECOND) as store:
-        assert [key.name for key in store.keys()] == ["second"]
+        assert [key.name for key in store.list_keys()] == ["second"]
     with pytest.raises(errors.KeyDamaged):
         opened(place)
 
@@ -252,7 +252,7 @@ def test_nothing_is_deleted_from_an_append_only_store(tmp_path: Path, source: Pa
             store.change_password(b"another one", kdf=CHEAP)
     with opened(path, SECOND) as store:
         assert store.config.append_only
-        assert len(store.keys()) == 2
+        assert len(store.list_keys()) == 2
 
 
 def test_a_store_is_opened_append_only(place: Path, source: Path) -> None:

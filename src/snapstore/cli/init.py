@@ -74,7 +74,7 @@ def command(
 
 def _first_password(path: str) -> bytearray:
     """A new password; the one that the store will be opened with, where only that is named."""
-    if passwords.given() and not passwords.given_new():
+    if passwords.given() and not passwords.given(new=True):
         password = passwords.current(path, None)
         if password:
             return password

@@ -84,7 +84,7 @@ def _verb(name: str, examples: str) -> Callable[[Callable[..., Any]], click.Comm
 def list_keys(settings: Settings, /) -> None:
     """List the passwords, the oldest first."""
     with open_store(settings, "r") as store:
-        keys = store.keys()
+        keys = store.list_keys()
     if settings.json:
         render.document({"keys": [key.to_dict() for key in keys]})
     else:
@@ -148,7 +148,7 @@ def export(settings: Settings, /, key: str | None, paper: str | None, qr: bool) 
     from snapstore.model.paper import qr_text, to_paper
 
     with open_store(settings, "r") as store:
-        keys = store.keys()
+        keys = store.list_keys()
         data = store.export_key(key)
     name = next((one.name for one in keys if key is None and one.current), key or "")
     if paper is not None:
@@ -196,7 +196,7 @@ def remember(settings: Settings, /, forget: bool) -> None:
 
     with open_store(settings, "r") as store:
         if not store.config.sealed:
-            store.keys()
+            store.list_keys()
         used = None if forget else passwords.current(str(store.path), store.id)
         done = wallet.forget(store.id) if forget else wallet.remember(store.id, used or b"")
     if not done:
@@ -217,7 +217,7 @@ def _kdf(unlock_s: float) -> "Kdf":
 @contextlib.contextmanager
 def _new_password(store: "Store", what: str) -> Iterator[bytearray]:
     """A password that is to be set, wiped afterwards."""
-    store.keys()  # says so when there is nothing to set one for
+    store.list_keys()  # says so when there is nothing to set one for
     password = passwords.new(str(store.path), what)
     try:
         yield password

@@ -130,11 +130,11 @@ def _in_background(
         started(answer[1:].decode() or None)
         return 0
     os.close(ready)
-    os.setsid()
 
     def begun(said: str | None) -> None:
         from snapstore.mount import process
 
+        os.setsid()  # not before: a password may have been asked for at the terminal
         os.write(write, b"+" + (said or "").encode())
         os.close(write)
         process.detach()

@@ -75,9 +75,9 @@ def never_ask() -> None:
     _asking = False
 
 
-def given() -> bool:
-    """Whether the environment names a password of a store."""
-    return any(_USES[0] + kind in _taken for kind in _KINDS)
+def given(*, new: bool = False) -> bool:
+    """Whether the environment names a password of a store, or a new one."""
+    return any(_USES[new] + kind in _taken for kind in _KINDS)
 
 
 def current(store: str, id: str | None) -> bytearray | None:

@@ -53,20 +53,32 @@ def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
     chosen: Literal["r", "append", "rw"] = mode
     if mode == "rw" and os.environ.get("SNAP_APPEND_ONLY", "") not in ("", "0"):
         chosen = "append"
-    store = api.open(path, mode=chosen, cache_dir=cache_directory(), password=_password(path))
+    with _password(path) as password:
+        store = api.open(path, mode=chosen, cache_dir=cache_directory(), password=password)
     for warning in store.warnings:
         render.warning(warning)
     return store
 
 
-def _password(path: Path) -> "Password":
-    """One that the environment names must be of use; else it is looked for when it is needed."""
+@contextmanager
+def _password(path: Path) -> "Iterator[Password]":
+    """The password as `api.open` takes it, erased afterwards. One that the environment names must
+    be of use; else it is looked for when it is needed.
+    """
     from snapstore.cli import passwords
 
-    def needed() -> bytearray | None:
-        return passwords.current(str(path), _id(path))
+    found: list[bytearray] = []
 
-    return (passwords.given() and needed()) or needed
+    def needed() -> bytearray | None:
+        password = passwords.current(str(path), _id(path))
+        found.extend([password] if password is not None else [])
+        return password
+
+    try:
+        yield (passwords.given() and needed()) or needed
+    finally:
+        for password in found:
+            passwords.erase(password)
 
 
 def _id(path: Path) -> str | None:
