@@ -1,6 +1,7 @@
 """Keys as text for paper: every slip is found, and named by its line."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,14 @@ def test_round_trips(key: bytes) -> None:
 
 def test_a_key_object_is_taken_as_it_is() -> None:
     assert paper.from_paper(KEY) == KEY
+
+
+def test_a_key_of_a_store() -> None:
+    vectors = Path(__file__).parents[1] / "format" / "vectors" / "sealed" / "store" / "key"
+    (path,) = vectors.iterdir()
+    key = path.read_bytes()
+    text = paper.to_paper(key, store="ab" * 16, name="password")
+    assert paper.from_paper(text) == paper.from_paper(key) == key
 
 
 @pytest.mark.parametrize("size", [0, paper.MAX_BYTES + 1])
