@@ -18,6 +18,12 @@ FOLDED = str.maketrans("OoIiLl", "001111")
 keys = st.binary(min_size=1, max_size=paper.MAX_BYTES)
 
 
+def test_the_example_of_the_page() -> None:
+    page = Path(__file__).parents[2] / "docs" / "format" / "paper.md"
+    (example,) = re.findall(r"(?:^    .*\n)+", page.read_text(), re.MULTILINE)
+    assert paper.from_paper(example) == b"SNAP\x01 a key of 31 bytes, here.."
+
+
 def test_how_it_looks() -> None:
     assert paper.to_paper(b"SNAP\x01 a key of 31 bytes, here..", store="ab" * 16, name="lap") == (
         "# A key of a snapshot store (snapstore)\n"
