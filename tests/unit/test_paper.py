@@ -1,6 +1,7 @@
 """Keys as text for paper: every slip is found, and named by its line."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,12 @@ LINES = paper.lines(KEY)
 FOLDED = str.maketrans("OoIiLl", "001111")
 
 keys = st.binary(min_size=1, max_size=paper.MAX_BYTES)
+
+
+def test_the_example_of_the_page() -> None:
+    page = Path(__file__).parents[2] / "docs" / "format" / "paper.md"
+    (example,) = re.findall(r"(?:^    .*\n)+", page.read_text(), re.MULTILINE)
+    assert paper.from_paper(example) == b"SNAP\x01 a key of 31 bytes, here.."
 
 
 def test_how_it_looks() -> None:
@@ -46,6 +53,14 @@ def test_round_trips(key: bytes) -> None:
 
 def test_a_key_object_is_taken_as_it_is() -> None:
     assert paper.from_paper(KEY) == KEY
+
+
+def test_a_key_of_a_store() -> None:
+    vectors = Path(__file__).parents[1] / "format" / "vectors" / "sealed" / "store" / "key"
+    (path,) = vectors.iterdir()
+    key = path.read_bytes()
+    text = paper.to_paper(key, store="ab" * 16, name="password")
+    assert paper.from_paper(text) == paper.from_paper(key) == key
 
 
 @pytest.mark.parametrize("size", [0, paper.MAX_BYTES + 1])

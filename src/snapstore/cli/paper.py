@@ -3,6 +3,9 @@
 A key of 520 bytes makes a code of 81 by 81 modules: with its margin 85 columns and 43 lines of a
 terminal; one of 700 bytes 97 columns. Too wide for 80 columns from about 450 bytes on; a terminal
 that is too narrow wraps the lines, and no camera reads that.
+
+The page has the code beside the lines (99 and 74 mm of the 180 that A4 and Letter have between
+margins), so that keys of up to 900 bytes stay on one sheet.
 """
 
 import html
@@ -34,8 +37,9 @@ p, dl {{ margin: 0 0 3mm; }}
 dl {{ display: grid; grid-template-columns: max-content auto; column-gap: 4mm; }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}
 pre, code, dd {{ font-family: monospace; }}
-pre {{ font-size: 10.5pt; line-height: 1.3; margin: 0 0 4mm; break-inside: avoid; }}
-svg {{ width: 80mm; height: 80mm; break-inside: avoid; }}
+div {{ display: flex; flex-wrap: wrap; gap: 4mm; align-items: flex-start; }}
+pre {{ font-size: 9.5pt; line-height: 1.2; margin: 0; }}
+svg {{ width: 74mm; height: 74mm; }}
 </style>
 </head>
 <body>
@@ -48,10 +52,12 @@ svg {{ width: 80mm; height: 80mm; break-inside: avoid; }}
 lost it. Keep it away from the store. To bring it back, type the lines into a file, or save what the
 code says as one, and: <code>snap key import FILE -s STORE</code></p>
 <p>Spaces and the case of letters do not matter. There is no letter I, L, O or U.</p>
+<div>
 <pre>
 {lines}
 </pre>
 {code}
+</div>
 </body>
 </html>
 """
@@ -72,7 +78,7 @@ def as_terminal_qr(content: str) -> str:
 
 
 def as_html(key: bytes, store: str, name: str) -> str:
-    """One page, A4 or Letter, that needs nothing else: the lines and the code."""
+    """A page to print, A4 or Letter, that needs nothing else: the lines and the code. As UTF-8."""
     drawing = io.BytesIO()
     _code(paper.qr_text(key), "m").save(
         drawing, kind="svg", xmldecl=False, svgclass=None, lineclass=None, omitsize=True, nl=False

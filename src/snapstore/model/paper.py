@@ -1,9 +1,9 @@
-"""A key object as text for paper, and back; pure.
+"""A key object as text for paper (docs/format/paper.md), and back; pure.
 
     # a heading, in lines that begin with #
-    01  MS0G 8Q81 …  EHJ0  1XQ7
+    01  AD74 2M01 … 0RKS  0FVN
     02  …
-    END 0516  7Y3K 09TM
+    END 0031  XN5Z WJRW
 
 The alphabet is Crockford's base 32: a fifth shorter to type than hexadecimal, without I, L, O and
 U, and what is read for 0 and 1 anyway (O, I, L) counts as it. Spaces, hyphens and the case of
