@@ -19,11 +19,13 @@ def command(name: str) -> click.Command:
 
 
 def options(name: str, *, shared: bool) -> set[str]:
-    """Names of a command's options; with the `shared` ones, which every command takes, or of its
-    own only.
+    """Names of the options of a command, and of those in it; with the `shared` ones, which every
+    command takes, or of its own only.
     """
     found = {"-h", "--help", "--version"} if shared else set()
-    for param in command(name).params:
+    whole = command(name)
+    inner = whole.commands.values() if isinstance(whole, click.Group) else ()
+    for param in (param for one in (whole, *inner) for param in one.params):
         if isinstance(param, click.Option) and (shared or not is_shared(param)):
             found |= {*param.opts, *param.secondary_opts}
     return found

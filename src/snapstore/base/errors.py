@@ -104,7 +104,6 @@ class WrongPassword(SnapstoreError):
 
     kind = "wrong-password"
     exit_code = 12
-    usual_hint = "see how it is spelt; key list, with another password, names those that there are"
 
 
 class PasswordNeeded(WrongPassword):

@@ -46,6 +46,10 @@ STATUSES = {
     14: "Not allowed.",
     15: "The time allowed has passed.",
     16: "An interrupted restore has to be ended first.",
+    17: "Keys of an encrypted store are damaged.",
+    18: "An encrypted store has no keys left.",
+    19: "An encrypted store was tampered with, or exchanged.",
+    20: "The store is append-only.",
     130: "Interrupted.",
     141: "Whoever read the output has gone.",
 }

@@ -77,7 +77,10 @@ def open_keys(
             f"the password opens none of the store's {len(slots)} intact keys, and {len(damaged)} "
             f"cannot be read: {damaged[0]}"
         )
-    raise WrongPassword("the password opens none of the store's keys")
+    raise WrongPassword(
+        "the password opens none of the store's keys",
+        hint="see how it is spelt, and whether it is that of this store",
+    )
 
 
 def read_slots(frames: Frames) -> tuple[dict[str, KeyRecord], list[SnapstoreError]]:
