@@ -23,6 +23,8 @@ from benchmarks.peers import PEERS, Dd, Peer, Place, Snap, archived, listed, wal
 from benchmarks.targets import Target
 
 STORES = ("snap", "restic", "borg")
+OURS_ENCRYPTED = "snap encrypted"
+ENCRYPTED = ("snap", OURS_ENCRYPTED, "restic", "borg encrypted")
 MOUNTS = (*STORES, "squashfuse", "squashfs")
 GIB = 1 << 30
 
@@ -207,6 +209,52 @@ def image_create(bench: Bench) -> None:
         data.warm()
         bench.rest()
         _create(bench, "second version", STORES, data.live, size)
+
+
+def encrypted_tree(bench: Bench) -> None:
+    _encrypted(bench, datasets.kernel(bench.work))
+
+
+def encrypted_image(bench: Bench) -> None:
+    _encrypted(bench, datasets.image(bench.work))
+
+
+def _encrypted(bench: Bench, data: Dataset) -> None:
+    """A create into a new store, and a restore from it."""
+    for number in bench.runs():
+        size = _start(bench, data)
+        _create(bench, "create", ENCRYPTED, data.live, size)
+        for peer in bench.turn(*ENCRYPTED):
+            target = bench.target(peer, "restore")
+            command = peer.restore(bench.place(peer), target, "create")
+            bench.measure("restore", peer, command, data=size)
+            if number == 0 and peer.name == OURS_ENCRYPTED and data.live.is_dir():
+                bench.check_restored(peer, data.live, target)
+
+
+def opening(bench: Bench) -> None:
+    """Argon2id by itself is measured in a process of its own."""
+    place = bench.shared_place(PEERS[OURS_ENCRYPTED])
+    place.root.mkdir(parents=True)
+    for peer in bench.turn(OURS_ENCRYPTED):
+        bench.prepare(peer.init(place))
+    for number in bench.runs():
+        for peer in bench.turn(OURS_ENCRYPTED):
+            bench.measure("list", peer, peer.listing(place))
+        wall = float(subprocess.run(_unlock(place), capture_output=True, text=True).stdout)
+        bench.add(Record("argon2id", OURS_ENCRYPTED, number, wall))
+
+
+def _unlock(place: Place) -> tuple[str, ...]:
+    """A command that prints how long a password of a store is worked on."""
+    code = (
+        "import sys, time, snapstore; from snapstore import _native\n"
+        "store = snapstore.open(sys.argv[1], mode='r', password=b'benchmark')\n"
+        "kdf = store.list_keys()[0].kdf; begun = time.perf_counter()\n"
+        "_native.derive_key(b'benchmark', kdf.with_salt(bytes(32)))\n"
+        "print(time.perf_counter() - begun)"
+    )
+    return (sys.executable, "-c", code, str(place.store))
 
 
 def random_reads(bench: Bench) -> None:
@@ -496,6 +544,16 @@ def index(bench: Bench) -> None:
                 )
 
 
+def _encrypted_targets() -> tuple[Target, ...]:
+    steps = ("create", "restore")
+    return (
+        *(targets.within(step, "snap", 1.15, OURS_ENCRYPTED) for step in steps),
+        *(targets.faster(step, "restic", 3.5, OURS_ENCRYPTED) for step in steps),
+        *(targets.faster(step, "borg encrypted", 5, OURS_ENCRYPTED) for step in steps),
+        targets.larger("create", OURS_ENCRYPTED, 2),
+    )
+
+
 CASES = (
     Case(
         "kernel-create",
@@ -685,6 +743,30 @@ CASES = (
             targets.seconds("log", 1),
         ),
         data="kernel",
+        at_least=5,
+    ),
+    Case(
+        "encrypted",
+        "A Linux source tree, created in a new encrypted store and restored from it",
+        ENCRYPTED,
+        encrypted_tree,
+        _encrypted_targets(),
+        data="kernel",
+    ),
+    Case(
+        "encrypted-image",
+        "A 4 GiB disk image, created in a new encrypted store and restored from it",
+        ENCRYPTED,
+        encrypted_image,
+        _encrypted_targets(),
+        data="image",
+    ),
+    Case(
+        "opening",
+        "An empty encrypted store listed, and how much of that is Argon2id",
+        (OURS_ENCRYPTED,),
+        opening,
+        (targets.beyond("list", "argon2id", OURS_ENCRYPTED, 0.3),),
         at_least=5,
     ),
     Case(

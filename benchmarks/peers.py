@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.measure import Command
@@ -195,6 +195,19 @@ class Snap(Peer):
         return place.store / "local"
 
 
+class SnapEncrypted(Snap):
+    """Ours with a password, on which it works as long as it does by default."""
+
+    name = "snap encrypted"
+
+    def _run(self, place: Place, *arguments: str | Path) -> Command:
+        command = super()._run(place, *arguments)
+        return replace(command, env={**command.env, "SNAP_PASSWORD": "benchmark"})
+
+    def init(self, place: Place, *options: str) -> Command:
+        return super().init(place, "--encrypt", *options)
+
+
 class Restic(Peer):
     """Encryption cannot be turned off. Compression `auto` is its default, about zstd-3; repository
     version 2 is what makes compression possible at all in older releases."""
@@ -313,6 +326,25 @@ class Borg(Peer):
 
     def create_stream(self, place: Place, feed: tuple[str, ...], name: str) -> Command:
         return self._run(place, "create", "-C", "zstd,3", f"::{name}", "-", feed=feed)
+
+
+class BorgEncrypted(Borg):
+    """With encryption, in the mode that is its fastest one without SHA instructions."""
+
+    name = "borg encrypted"
+
+    def _run(
+        self,
+        place: Place,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        feed: tuple[str, ...] | None = None,
+    ) -> Command:
+        command = super()._run(place, *arguments, cwd=cwd, feed=feed)
+        return replace(command, env={**command.env, "BORG_PASSPHRASE": "benchmark"})
+
+    def init(self, place: Place) -> Command:
+        return self._run(place, "init", "--encryption", "repokey-blake2")
 
 
 class Squashfs(Peer):
@@ -451,6 +483,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         *(Snap(), Restic(), Borg(), Squashfs(), Squashfuse(), KernelSquashfs()),
+        *(SnapEncrypted(), BorgEncrypted()),
         *(TarZstd(), Copy(), Rsync(), Dd(), Find()),
     )
 }

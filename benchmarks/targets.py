@@ -48,22 +48,36 @@ def median(runs: Iterable[Run], value: Callable[[Run], float]) -> float | None:
     return statistics.median(values) if values else None
 
 
-def faster(step: str, peer: str, bound: float) -> Target:
+def faster(step: str, peer: str, bound: float, ours: str = OURS) -> Target:
     """At least `bound` times as fast as a peer."""
     return Target(
-        f"{step}: speed against {peer}",
-        lambda run: run[step, peer].wall / run[step, OURS].wall,
+        f"{step}: speed{_of(ours)} against {peer}",
+        lambda run: run[step, peer].wall / run[step, ours].wall,
         *(bound, True, "x"),
     )
 
 
-def within(step: str, peer: str, bound: float) -> Target:
+def within(step: str, peer: str, bound: float, ours: str = OURS) -> Target:
     """At most `bound` times a peer's time."""
     return Target(
-        f"{step}: time against {peer}",
-        lambda run: run[step, OURS].wall / run[step, peer].wall,
+        f"{step}: time{_of(ours)} against {peer}",
+        lambda run: run[step, ours].wall / run[step, peer].wall,
         *(bound, False, "x"),
     )
+
+
+def _of(ours: str) -> str:
+    return "" if ours == OURS else f" of {ours}"
+
+
+def larger(step: str, other: str, bound: float) -> Target:
+    """At most so many percent more space than ours takes otherwise, without what is derived."""
+
+    def value(run: Run) -> float:
+        plain = run[step, OURS].stored - run[step, OURS].derived
+        return 100 * ((run[step, other].stored - run[step, other].derived) / plain - 1)
+
+    return Target(f"{step}: more space of {other}", value, bound, False, "%")
 
 
 def faster_with(before: str, step: str, peer: str, bound: float) -> Target:
@@ -170,4 +184,13 @@ def rate(step: str, bound: float) -> Target:
         f"{step}: a second",
         lambda run: run[step, OURS].data / run[step, OURS].wall,
         *(bound, True, "/s"),
+    )
+
+
+def beyond(step: str, part: str, tool: str, bound: float) -> Target:
+    """At most so many seconds more than a part of it takes by itself."""
+    return Target(
+        f"{step}: time beyond {part}",
+        lambda run: run[step, tool].wall - run[part, tool].wall,
+        *(bound, False, "s"),
     )

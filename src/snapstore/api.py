@@ -95,7 +95,7 @@ def init(
     is compressed as one (64 KiB to 4 MiB); `chunk_bytes`: average size of what is kept once (a
     power of two, 8 KiB to 1 MiB). Neither can be changed later. `password`: everything in the store
     is encrypted and authenticated under keys that it opens, those of the name `key_name`; `kdf`:
-    how much work it is to try one (else about half a second on this machine). `append_only`:
+    how much work it is to try one (else a quarter of a second on this machine). `append_only`:
     nothing is ever deleted from the store. Raises StoreExists, InvalidArgument, NoSpace,
     StorageError.
     """

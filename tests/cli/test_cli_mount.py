@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,12 +97,33 @@ def test_what_cannot_be(filled: Snap, mountpoint: Path) -> None:
 @fuse
 def test_as_mount_runs_it(filled: Snap, mountpoint: Path) -> None:
     options = "ro,nodev,noauto,x-systemd.automount,ref=first,uid=5,allow_other"
-    arguments = mount_helper.translate([str(filled.store), str(mountpoint), "-s", "-o", options])
+    given = [str(filled.store), str(mountpoint), "-s", "-o", options]
+    arguments, passwords = mount_helper.translate(given)
+    assert passwords == {}
     assert filled(*arguments).status == 0
     try:
         assert (mountpoint / os.listdir(mountpoint)[0]).stat().st_uid >= 0
     finally:
         filled("umount", mountpoint)
+
+
+@fuse
+def test_an_encrypted_store_is_mounted_at_boot(
+    snap: Snap, mountpoint: Path, tmp_path: Path
+) -> None:
+    (secret := tmp_path / "secret").write_bytes(b"correct horse\n")
+    secret.chmod(0o600)
+    named = str(secret)
+    assert snap("init", "--encrypt", "--unlock-time", "0", SNAP_PASSWORD_FILE=named).status == 0
+    assert snap("create", secret, SNAP_PASSWORD_FILE=named).status == 0
+    options = f"ro,password-file={secret}"
+    arguments = [str(snap.store), str(mountpoint), "-o", options]
+    code = f"from snapstore.cli import mount_helper; mount_helper.main({arguments})"
+    subprocess.run([sys.executable, "-c", code], env=snap.environment, check=True)
+    try:
+        assert (mountpoint / "latest" / str(secret).lstrip("/")).read_bytes() == secret.read_bytes()
+    finally:
+        snap("umount", mountpoint)
 
 
 def test_options_that_mount_does_not_have() -> None:

@@ -5,6 +5,7 @@ with any byte of it flipped never anything else.
 import hashlib
 import os
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -350,6 +351,24 @@ def test_keys_by_the_independent_reader(table: dict[str, Any]) -> None:
     )
     for name in ("chunk", "node", "snapshot", "object"):
         assert getattr(keys, name).hex() == table["keys"][name]
+
+
+def test_the_page_of_vectors_has_them_all(table: dict[str, Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format" / "vectors.md").read_text()
+    shown = set(re.findall(r"`([0-9a-f]+)`", page))
+    frame = bytes.fromhex(table["sealed_frame"]["zstd"])
+    associated = frame[:32] + bytes.fromhex(table["family"])
+    parts = [associated, frame[68:80], frame[80:-24], frame[-24:-8], frame[-8:]]
+    values = [*_values({k: v for k, v in table.items() if not k.startswith("sealed_")})]
+    assert {*values, *(part.hex() for part in parts)} <= shown
+
+
+def _values(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _values(inner)
+    elif isinstance(value, str) and re.fullmatch("[0-9a-f]{8,}", value):
+        yield value
 
 
 def test_the_wrapping_key(table: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ _COLUMNS = (
 UNLOCK_TIME = click.option(
     "--unlock-time",
     type=click.FloatRange(0, 60),
-    default=0.5,
+    default=0.25,
     show_default=True,
     metavar="SECONDS",
     help="How long this machine is to work on the password.",

@@ -3,6 +3,7 @@
 mount.snapstore STORE MOUNTPOINT [-sfnv] [-o OPTION[=VALUE],…]
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,7 @@ _VALUES = (
     "host",
     "source",
 )
+_PASSWORDS = {"password-file": "SNAP_PASSWORD_FILE", "password-command": "SNAP_PASSWORD_COMMAND"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,14 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return run(translate(given))
+        ours, passwords = translate(given)
+        os.environ.update(passwords)
+        return run(ours)
     except ValueError as error:
         print(f"mount.snapstore: {error}", file=sys.stderr)
         return 2
 
 
-def translate(given: Sequence[str]) -> list[str]:
-    """The arguments of `snap` for those of mount(8). ValueError."""
+def translate(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments of `snap` for those of mount(8), and variables that say where the password is.
+    ValueError.
+    """
     places, options = [], []
     rest = iter(given)
     for word in rest:
@@ -51,14 +57,18 @@ def translate(given: Sequence[str]) -> list[str]:
         raise ValueError("a store and a mount point are needed")
     reference: list[str] = []
     made: list[str] = []
+    passwords: dict[str, str] = {}
     for option in filter(None, options):
         name, _, value = option.partition("=")
         if name == "ref" and value:
             reference = [value]
+        elif name in _PASSWORDS and value:
+            passwords[_PASSWORDS[name]] = value
         elif name in _VALUES and value:
             made.append(f"--{name}={value}")
         elif option in _FLAGS:
             made.append(_FLAGS[option])
         elif name not in _OF_MOUNT and not name.startswith(("x-", "comment")):
             raise ValueError(f"there is no option {option!r}")
-    return ["-s", places[0], "mount", *reference, places[1], "--daemon", "--quiet", *made]
+    arguments = ["-s", places[0], "mount", *reference, places[1], "--daemon", "--quiet", *made]
+    return arguments, passwords

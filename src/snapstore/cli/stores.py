@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from snapstore.base.errors import SnapstoreError, StoreExists, StoreNotFound
+from snapstore.base.errors import SnapstoreError, StoreExists, StoreNotFound, WrongPassword
 from snapstore.cli import render
 from snapstore.cli.settings import Settings
 
@@ -76,6 +76,10 @@ def _password(path: Path) -> "Iterator[Password]":
 
     try:
         yield (passwords.given() and needed()) or needed
+    except WrongPassword as error:
+        if passwords.origin() == "keyring":
+            error.hint = "the one in the keyring is not right: snap key remember --forget"
+        raise
     finally:
         for password in found:
             passwords.erase(password)

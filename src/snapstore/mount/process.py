@@ -24,6 +24,7 @@ from snapstore.base.errors import (
     SnapshotNotFound,
     SnapstoreError,
 )
+from snapstore.base.hardening import harden
 from snapstore.model.mounting import MountOptions
 from snapstore.mount import points, serving
 from snapstore.repository.open import Repository
@@ -158,7 +159,10 @@ def main(ready: int) -> None:
 
 def _serve(ordered: Order, answers: BinaryIO) -> None:
     said = points.prepare(ordered.mountpoint, ordered.store)
-    keys = None if ordered.keys is None else _native.Keys.take_over(ordered.keys)
+    keys = None
+    if ordered.keys is not None:
+        harden()
+        keys = _native.Keys.take_over(ordered.keys)
     repository = Repository.open(
         ordered.store, mode=ordered.mode, cache_dir=ordered.cache_dir, handed=keys
     )

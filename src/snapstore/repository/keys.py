@@ -25,7 +25,7 @@ from snapstore.model.config import Config
 from snapstore.model.keys import Kdf, KeyInfo, KeyRecord, Password, key_name, new_password
 from snapstore.repository.frames import NO_NONCE, Frames, FrameType
 
-UNLOCK_S = 0.5
+UNLOCK_S = 0.25
 """How long a password is worked on when it is set on this machine."""
 
 _LEAST = Kdf(memory_kib=65_536, passes=3, lanes=4)
