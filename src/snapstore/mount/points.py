@@ -3,15 +3,17 @@
 import contextlib
 import ctypes
 import os
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from snapstore.base.errors import MountRefused, MountUnavailable
+from snapstore.base.errors import MountRefused, MountUnavailable, SnapstoreError
 
 TYPE = "fuse.snapstore"
+_FUSE_CONF = "/etc/fuse.conf"
 _MNT_FORCE, _MNT_DETACH = 1, 2
 _PATIENCE_S = 2.0
 
@@ -167,3 +169,38 @@ def prepare(mountpoint: Path, store: Path) -> str | None:
     if inside:
         raise MountRefused(f"{path} is not empty", hint="mount over an empty directory", **refused)
     return said
+
+
+def refusal(path: Path, allow_other: bool) -> SnapstoreError | None:
+    """Why a mount at `path` did not come about, as far as that is a matter of permission."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return MountUnavailable(
+            f"cannot mount {path}: cannot open /dev/fuse: {error.strerror}",
+            hint="load the kernel's module fuse, and let users open the device",
+        )
+    if os.geteuid() == 0:
+        return None
+    why = hint = None
+    state = path.stat()
+    if allow_other and not _allows_others():
+        why = "user_allow_other is not set in /etc/fuse.conf, without which nobody else is let in"
+        hint = "leave out --allow-other, or have root add that line"
+    elif not os.access(path, os.W_OK):
+        why = "you may not write to that directory"
+        hint = "mount over a directory of your own"
+    elif state.st_mode & stat.S_ISVTX and state.st_uid != os.geteuid():
+        why = "that directory is everybody's, and you are not its owner"
+        hint = "mount over a directory of your own"
+    if why is None:
+        return None
+    return MountRefused(f"cannot mount {path}: {why}", hint=hint, path=os.fspath(path))
+
+
+def _allows_others() -> bool:
+    try:
+        lines = Path(_FUSE_CONF).read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.partition("#")[0].strip() == "user_allow_other" for line in lines)

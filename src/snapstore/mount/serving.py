@@ -8,14 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snapstore.base.bytestext import to_text
-from snapstore.base.errors import InvalidArgument, PathNotFound, SnapshotNotFound
+from snapstore.base.errors import (
+    InvalidArgument,
+    MountUnavailable,
+    PathNotFound,
+    SnapshotNotFound,
+)
 from snapstore.model import references
 from snapstore.model.mounting import MountOptions
 from snapstore.model.snapshot import Snapshot, require_ready
-from snapstore.mount import fuse
+from snapstore.mount import fuse, points
 from snapstore.mount.layout import BY_ID, Current, Layout, lay_out, time_path
 from snapstore.mount.names import AllSnapshots, OneSnapshot
-from snapstore.mount.points import find_mount
 from snapstore.repository.open import Repository
 from snapstore.repository.view import Looks, View
 
@@ -36,7 +40,7 @@ def serve(
     """Shows one snapshot (or what is at a path in it) or all of them at `mountpoint`, until it is
     unmounted or a signal ends it. `started` is called when it can be used. A lease keeps what is
     shown from being collected, as far as the store can be written.
-    MountUnavailable, DamagedObject, PathNotFound, InvalidArgument.
+    MountRefused, MountUnavailable, DamagedObject, PathNotFound, InvalidArgument.
     """
     with repository.reading("mount"):
         owner = os.getuid(), os.getgid()
@@ -64,6 +68,8 @@ def serve(
                 _mount_options(repository, options),
                 begin,
             )
+        except MountUnavailable as error:
+            raise points.refusal(mountpoint, options.allow_other) or error from None
         finally:
             if watch is not None:
                 watch.stop()
@@ -180,7 +186,7 @@ def _raise_read_ahead(mountpoint: Path) -> None:
     """The kernel asks for 128 KiB at once unless it may read further ahead, which root can say."""
     with contextlib.suppress(OSError):
         os.stat(mountpoint)  # answered once the kernel has settled what it will do by itself
-        found = find_mount(mountpoint)
+        found = points.find_mount(mountpoint)
         if found is not None:
             knob = Path(f"/sys/class/bdi/{found.device}/read_ahead_kb")
             if int(knob.read_text()) < _READ_AHEAD_KIB:
