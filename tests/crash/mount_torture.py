@@ -332,7 +332,7 @@ class FailingDisk:
 
     @contextlib.contextmanager
     def failing(self, fault: str) -> Iterator[None]:
-        """What is in memory of the store's packs is read anew meanwhile."""
+        """What is in memory of the store is read anew meanwhile, but for the index."""
         stop = threading.Event()
         thread = threading.Thread(target=self._forget, args=(stop,))
         self.set(fault)
@@ -345,8 +345,9 @@ class FailingDisk:
             thread.join()
 
     def _forget(self, stop: threading.Event) -> None:
-        packs = [path for kind in ("data", "meta") for path in self.store.glob(f"{kind}/*/*")]
-        handles = [os.open(path, os.O_RDONLY) for path in packs]
+        kinds = ("data/*/*", "meta/*/*", "snap/*", "refs/*", "label/*")
+        objects = [path for kind in kinds for path in self.store.glob(kind)]
+        handles = [os.open(path, os.O_RDONLY) for path in objects]
         while not stop.wait(0.05):
             for handle in handles:
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -25,6 +25,7 @@ from snapstore.repository.view import Looks, View
 
 _POLL_S = 1.0
 _RECENT_NS = 2 * 10**9
+_AGAIN_NS = 5 * 10**9
 _BLOCK_BYTES = 4096
 _READ_AHEAD_KIB = 4096
 
@@ -116,6 +117,7 @@ class _Watch:
         self._repository = repository
         self._options = options
         self._stopped = threading.Event()
+        self._unread = False
         self._current = Current(self._stamp, self._make)
         self.layout = self._current.get
         self.names = AllSnapshots(view, options.time_format, self)
@@ -128,7 +130,9 @@ class _Watch:
         newest = None
         with contextlib.suppress(SnapshotNotFound):
             newest = references.resolve("latest", shown, self._repository.host)
-        return lay_out(shown, self._options.time_format, newest)
+        made = lay_out(shown, self._options.time_format, newest)
+        self._unread = bool(made.unread)
+        return made
 
     def _times_ns(self) -> list[int]:
         return [_mtime_ns(self._repository.path / name) for name in ("snap", "label")]
@@ -137,7 +141,9 @@ class _Watch:
         times = self._times_ns()
         now = time.time_ns()
         # What changes again within the clock's tick would look as if it had not.
-        return (*times, now // 10**8 if now - max(times) < _RECENT_NS else 0)
+        recent = now // 10**8 if now - max(times) < _RECENT_NS else 0
+        # What could not be read is tried again.
+        return (*times, recent, now // _AGAIN_NS if self._unread else 0)
 
     def has_snapshots(self) -> bool:
         return bool(self._repository.catalog.ids())
