@@ -36,7 +36,7 @@ type Filler = unsafe extern "C" fn(*mut c_void, *const c_char, *const libc::stat
 type Getattr = unsafe extern "C" fn(*const c_char, *mut libc::stat, *mut c_void) -> c_int;
 type Readlink = unsafe extern "C" fn(*const c_char, *mut c_char, usize) -> c_int;
 type Readdir = unsafe extern "C" fn(*const c_char, *mut c_void, Filler, libc::off_t, *mut c_void, c_int) -> c_int;
-/// Shows the snapshot with an id: 1 when it is shown now.
+/// Shows the snapshot with an id: 1 when it is shown now, 0 when there is none, the negative number of an error.
 type Show = unsafe extern "C" fn(*const c_char) -> c_int;
 /// Takes note of a path, and of what is wrong with it.
 type Complain = unsafe extern "C" fn(*const c_char, *const c_char);
@@ -104,27 +104,31 @@ struct Place<'a> {
 }
 
 impl Served {
-    fn locate<'a>(&self, path: &'a [u8]) -> Option<Place<'a>> {
+    /// None for what is in no snapshot; the number of an error when the snapshot cannot be read.
+    fn locate<'a>(&self, path: &'a [u8]) -> std::result::Result<Option<Place<'a>>, c_int> {
         if let Some(below) = &self.below {
             let path = match below.is_empty() {
                 true => path.into(),
                 false => [below, path].concat().into(),
             };
-            return Some(Place { name: b"", path });
+            return Ok(Some(Place { name: b"", path }));
         }
-        let rest = path.strip_prefix(IDS)?;
-        let (name, path) = (rest.get(..ID_LEN)?, &rest[ID_LEN..]);
+        let Some((name, path)) = path.strip_prefix(IDS).and_then(|rest| rest.split_at_checked(ID_LEN)) else {
+            return Ok(None);
+        };
         if !(path.is_empty() || path[0] == b'/') {
-            return None;
+            return Ok(None);
         }
         if !self.view.has(name) {
-            let name = CString::new(name).ok()?;
+            let Ok(name) = CString::new(name) else { return Ok(None) };
             // SAFETY: Python's function takes a text that ends with NUL.
-            if unsafe { (self.others.show)(name.as_ptr()) } != 1 {
-                return None;
+            match unsafe { (self.others.show)(name.as_ptr()) } {
+                1 => {}
+                failed if failed < 0 => return Err(-failed),
+                _ => return Ok(None),
             }
         }
-        Some(Place { name, path: path.into() })
+        Ok(Some(Place { name, path: path.into() }))
     }
 
     fn find(&self, place: &Place) -> Result<Option<Shown>> {
@@ -154,7 +158,7 @@ fn answer<T>(
     let served = SERVED.read().unwrap_or_else(PoisonError::into_inner).clone();
     let answered = catch_unwind(AssertUnwindSafe(|| {
         let Some(served) = served else { return Err(libc::ENOTCONN) };
-        let Some(place) = served.locate(path.to_bytes()) else { return Ok(outside(&served.others)) };
+        let Some(place) = served.locate(path.to_bytes())? else { return Ok(outside(&served.others)) };
         inside(&served, &place).map_err(|error| match error {
             // It was shown when the path was located.
             Error::Invalid(_) => libc::ENOENT,

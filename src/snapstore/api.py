@@ -198,13 +198,14 @@ def import_key(path: str | os.PathLike[str], key: bytes) -> KeyInfo:
     return import_into(Path(path), key)
 
 
-def unmount(mountpoint: str | os.PathLike[str], *, lazy: bool = False) -> None:
-    """Ends a mount of snapshots; `lazy`: as soon as nobody uses it any more. Raises MountRefused
-    (it is busy, or there is none), MountUnavailable.
+def unmount(mountpoint: str | os.PathLike[str], *, lazy: bool = False) -> str | None:
+    """Ends a mount of snapshots; `lazy`: as soon as nobody uses it any more. Takes 5 s at most:
+    when its process is gone, or does not answer, what is open in it gives errors; a sentence says
+    so. Raises MountRefused (it is busy, or there is none), MountUnavailable.
     """
     from snapstore.mount import points
 
-    points.unmount(Path(mountpoint), lazy=lazy)
+    return points.unmount(Path(mountpoint), lazy=lazy)
 
 
 class Store:

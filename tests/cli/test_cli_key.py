@@ -67,7 +67,7 @@ def test_a_new_password_is_asked_for_twice(sealed: Snap) -> None:
 def test_the_password_is_asked_for(sealed: Snap) -> None:
     del sealed.environment["SNAP_PASSWORD"]
     typed = [(b"Password of ", FIRST.encode() + b"\n")]
-    shown, status = on_terminal([*command(), "list"], sealed.environment, keys=typed)
+    shown, status = on_terminal([*command(), "list", "--no-pager"], sealed.environment, keys=typed)
     assert status == 0
     assert b"first" in shown and FIRST.encode() not in shown
 
@@ -80,7 +80,7 @@ def test_export_and_import(sealed: Snap) -> None:
     assert b"<svg" in page.read_bytes()
     assert "File exists" in str(sealed("key", "export", "--paper", page))
     code = json.loads(sealed("key", "export", "--json").stdout)
-    agree(code, "snap key")
+    agree(code, "snap key export")
     for given in (text, code["text"].encode(), text.lower()):
         shutil.rmtree(sealed.store / "key")
         (sealed.store / "key").mkdir()

@@ -10,12 +10,11 @@ any more.
 import contextlib
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from block_disk import FILE, Write, read_log
+from block_disk import Write, read_log, recorded
 from restore_client import (
     RESTORE,
     STAGING,
@@ -47,23 +46,6 @@ def mounted(image: Path, place: Path) -> Iterator[None]:
         yield
     finally:
         run("umount", place)
-
-
-@contextlib.contextmanager
-def recorded(place: Path, image: Path, log: Path) -> Iterator[Path]:
-    """A file with the content of `image`, writes to which are recorded."""
-    place.mkdir()
-    server = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("block_disk.py"), place, image, log],
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert server.stdout.readline() == b"ready\n"
-        yield place / FILE
-    finally:
-        run("umount", place)
-        server.wait(60)
-        server.stdout.close()
 
 
 class Cuts(Judge):

@@ -582,6 +582,64 @@ def test_damage_is_an_error_of_its_range(place: Place, tmp_path: Path) -> None:
     assert "/f: snapshot " in said and "chunk" in said
 
 
+def test_a_snapshot_that_cannot_be_read_is_an_error_until_it_can(tmp_path: Path) -> None:
+    """It is not missing, neither at its place nor in a listing."""
+    (tmp_path / "f").write_text("f")
+    mnt = tmp_path / "mnt"
+    mnt.mkdir()
+    with snapstore.init(tmp_path / "store") as store:
+        sound = store.create(tmp_path / "f", name="sound").snapshot
+        hit = store.create(tmp_path / "f", name="hit").snapshot
+        assert sound is not None and hit is not None
+        record = tmp_path / "store/snap" / hit.id
+        was = record.read_bytes()
+        record.chmod(0o600)
+        record.write_bytes(was[:-1])
+        with store.mounted(mnt):
+            assert set(os.listdir(mnt / "by-id")) == {sound.id, hit.id}
+            inside = mnt / "by-id" / hit.id / str(tmp_path).lstrip("/") / "f"
+            for path in (mnt / "by-id" / hit.id, inside):
+                with pytest.raises(OSError) as caught:
+                    path.stat()
+                assert caught.value.errno == errno.EIO
+            assert os.listdir(mnt / "by-name") == ["sound"]
+            record.write_bytes(was)
+            eventually(lambda: can_be_read(inside))
+            eventually(lambda: sorted(os.listdir(mnt / "by-name")) == ["hit", "sound"])
+
+
+def can_be_read(path: Path) -> bool:
+    try:
+        return path.read_text() == "f"
+    except OSError as error:
+        assert error.errno == errno.EIO
+        return False
+
+
+def test_a_tree_that_cannot_be_read_is_an_error_until_it_can(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("f")
+    mnt = tmp_path / "mnt"
+    mnt.mkdir()
+    with snapstore.init(tmp_path / "store") as store:
+        taken = store.create(tmp_path / "f").snapshot
+        assert taken is not None
+        packs = {path: path.read_bytes() for path in (tmp_path / "store").glob("meta/*/*")}
+        with store.mounted(mnt):
+            for pack in packs:
+                pack.chmod(0o600)
+                pack.write_bytes(bytes(pack.stat().st_size))
+            inside = mnt / "by-id" / taken.id / str(tmp_path).lstrip("/") / "f"
+            versions = mnt / f"versions{tmp_path}/f"
+            assert not os.path.lexists(versions)
+            with pytest.raises(OSError) as caught:
+                inside.stat()
+            assert caught.value.errno == errno.EIO
+            for pack, content in packs.items():
+                pack.write_bytes(content)
+            assert inside.read_text() == "f"
+            assert len(os.listdir(versions)) == 1
+
+
 def serve_reading(store: Path, mountpoint: Path) -> subprocess.Popen[bytes]:
     snap = Path(sys.executable).with_name("snap")
     command = [snap, "-s", store, "mount", "one", mountpoint, "--cache-size", "8M"]

@@ -23,13 +23,16 @@ def command(settings: Settings, /, mountpoint: str, lazy: bool) -> int:
     """End a mount of snapshots.
 
     One that is in use is refused, unless --lazy: then its names are gone at once, and it ends with
-    the last file that is open in it.
+    the last file that is open in it. When its process does not answer, it ends in any case.
     """
     from snapstore import api
 
-    api.unmount(mountpoint, lazy=lazy)
+    said = api.unmount(mountpoint, lazy=lazy)
     if settings.json:
-        render.document({"mountpoint": os.path.abspath(mountpoint)})
-    elif not settings.quiet:
+        render.document({"mountpoint": os.path.abspath(mountpoint), "lost": said is not None})
+        return 0
+    if said:
+        render.note(f"snap: {said}")
+    if not settings.quiet:
         render.note(f"snap: {render.name(mountpoint)} is no longer mounted")
     return 0

@@ -44,10 +44,13 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names of some snapshots. `ready`: by id, those that can be read."""
+    """The names of some snapshots. `ready`: by id, those that can be read; `unread`: the others, of
+    which only the ids are shown.
+    """
 
     top: Folder
     ready: dict[str, Snapshot]
+    unread: dict[str, Snapshot] = field(default_factory=dict)
 
     def paths(self) -> set[bytes]:
         """Every path in it, with a slash before it."""
@@ -63,12 +66,15 @@ def _paths(folder: Folder, path: bytes) -> Iterator[bytes]:
 
 def lay_out(snapshots: Iterable[Snapshot], time_format: str, newest: Snapshot | None) -> Layout:
     """The names of these snapshots. `newest`: what `latest` means."""
-    ready = sorted((s for s in snapshots if s.status == "ready"), key=lambda s: (s.time_ns, s.id))
+    ready, unread = list[Snapshot](), list[Snapshot]()
+    for snapshot in sorted(snapshots, key=lambda s: (s.time_ns, s.id)):
+        (ready if snapshot.status == "ready" else unread).append(snapshot)
     top = Folder()
     for name in TOP_NAMES:
         top.at([name], 0)
-    for snapshot in ready:
+    for snapshot in [*ready, *unread]:
         top.at([BY_ID], snapshot.time_ns).below[snapshot.id.encode()] = b""
+    for snapshot in ready:
         times = _Times(snapshot, time_format)
         times.add(top, [b"by-time"])
         times.add(top, [b"by-host", _file_name(snapshot.host)])
@@ -81,7 +87,7 @@ def lay_out(snapshots: Iterable[Snapshot], time_format: str, newest: Snapshot | 
             names.below[_file_name(snapshot.name)] = _link(1, snapshot.id)
     if newest is not None:
         top.below[LATEST] = _link(0, newest.id)
-    return Layout(top, {snapshot.id: snapshot for snapshot in ready})
+    return Layout(top, *({one.id: one for one in some} for some in (ready, unread)))
 
 
 class _Times:

@@ -81,8 +81,9 @@ class AllSnapshots:
     below: bytes | None = None
 
     def show(self, id: bytes) -> bool:
-        snapshot = self._current().ready.get(id.decode("latin-1"))
-        if snapshot is not None:
+        layout, name = self._current(), id.decode("latin-1")
+        snapshot = layout.ready.get(name) or layout.unread.get(name)
+        if snapshot is not None:  # one that cannot be read is an error
             self._view.show(id, snapshot)
         return snapshot is not None
 
@@ -120,10 +121,11 @@ class AllSnapshots:
 
     def versions_of(
         self, layout: Layout, path: bytes
-    ) -> "tuple[dict[bytes, bool], dict[bytes, Link]]":
-        """Names that are in a directory at `path` in any snapshot; and links to each version of
-        what is no directory there.
+    ) -> "tuple[dict[bytes, bool], dict[bytes, Link], bool]":
+        """Names that are in a directory at `path` in any snapshot; links to each version of what is
+        no directory there; and whether all of these could be read.
         """
+        whole = True
         names: dict[bytes, bool] = {}
         links: dict[bytes, Link] = {}
         seen: set[bytes] = set()
@@ -141,10 +143,11 @@ class AllSnapshots:
                     continue
             except SnapstoreError as error:
                 log.error("%s in snapshot %s: %s", os.fsdecode(path), snapshot.short_id, error)
+                whole = False
                 continue
             time = b"_".join(time_path(snapshot.time_ns, self._time_format))
             links[free_name(links, time)] = Link(b"../" * depth + BY_ID + b"/" + name + path)
-        return names, links
+        return names, links, whole
 
 
 def _names_in(directory: "_native.Shown") -> list[bytes]:
@@ -176,7 +179,9 @@ def _by_prefix(layout: Layout, digits: bytes) -> Link | None:
 
 
 class _Versions:
-    """The directory `versions`: what was found last is kept until the snapshots change."""
+    """The directory `versions`: what was found last is kept until the snapshots change; unless a
+    snapshot could not be read, which may have passed when it is asked for again.
+    """
 
     def __init__(self, names: AllSnapshots) -> None:
         self._names = names
@@ -199,10 +204,10 @@ class _Versions:
                 self._layout, self._kept = layout, {}
             if path in self._kept:
                 return self._kept[path]
-        found = make()
+        names, links, whole = make()
         with self._lock:
-            if layout is self._layout:
+            if whole and layout is self._layout:
                 if len(self._kept) >= MAX_VERSIONS_KEPT:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[path] = found
-        return found
+                self._kept[path] = names, links
+        return names, links

@@ -29,7 +29,7 @@ from snapstore.model.mounting import MountOptions
 from snapstore.mount import points, serving
 from snapstore.repository.open import Repository
 
-_END_S = 5.0
+_END_S = 3.0
 
 # What the new process runs, with the modules of this one.
 _CODE = """
@@ -127,7 +127,7 @@ class Process:
         """Unmounts, also when it is busy: then it vanishes once nobody uses it any more."""
         assert self._child.stdin is not None
         with contextlib.suppress(MountRefused):  # it was unmounted
-            points.unmount(self.order.mountpoint, lazy=True)
+            points.detach(self.order.mountpoint)
         with contextlib.suppress(OSError):
             self._child.stdin.close()
         try:
@@ -193,7 +193,7 @@ def _watch(mountpoint: Path) -> None:
     while os.read(0, 1):
         pass
     with contextlib.suppress(SnapstoreError):
-        points.unmount(mountpoint, lazy=True)
+        points.detach(mountpoint)
 
 
 def detach() -> None:

@@ -8,19 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snapstore.base.bytestext import to_text
-from snapstore.base.errors import InvalidArgument, PathNotFound, SnapshotNotFound
+from snapstore.base.errors import (
+    InvalidArgument,
+    MountUnavailable,
+    PathNotFound,
+    SnapshotNotFound,
+)
 from snapstore.model import references
 from snapstore.model.mounting import MountOptions
 from snapstore.model.snapshot import Snapshot, require_ready
-from snapstore.mount import fuse
+from snapstore.mount import fuse, points
 from snapstore.mount.layout import BY_ID, Current, Layout, lay_out, time_path
 from snapstore.mount.names import AllSnapshots, OneSnapshot
-from snapstore.mount.points import find_mount
 from snapstore.repository.open import Repository
 from snapstore.repository.view import Looks, View
 
 _POLL_S = 1.0
 _RECENT_NS = 2 * 10**9
+_AGAIN_NS = 5 * 10**9
 _BLOCK_BYTES = 4096
 _READ_AHEAD_KIB = 4096
 
@@ -36,7 +41,7 @@ def serve(
     """Shows one snapshot (or what is at a path in it) or all of them at `mountpoint`, until it is
     unmounted or a signal ends it. `started` is called when it can be used. A lease keeps what is
     shown from being collected, as far as the store can be written.
-    MountUnavailable, DamagedObject, PathNotFound, InvalidArgument.
+    MountRefused, MountUnavailable, DamagedObject, PathNotFound, InvalidArgument.
     """
     with repository.reading("mount"):
         owner = os.getuid(), os.getgid()
@@ -64,6 +69,8 @@ def serve(
                 _mount_options(repository, options),
                 begin,
             )
+        except MountUnavailable as error:
+            raise points.refusal(mountpoint, options.allow_other) or error from None
         finally:
             if watch is not None:
                 watch.stop()
@@ -110,6 +117,7 @@ class _Watch:
         self._repository = repository
         self._options = options
         self._stopped = threading.Event()
+        self._unread = False
         self._current = Current(self._stamp, self._make)
         self.layout = self._current.get
         self.names = AllSnapshots(view, options.time_format, self)
@@ -122,7 +130,9 @@ class _Watch:
         newest = None
         with contextlib.suppress(SnapshotNotFound):
             newest = references.resolve("latest", shown, self._repository.host)
-        return lay_out(shown, self._options.time_format, newest)
+        made = lay_out(shown, self._options.time_format, newest)
+        self._unread = bool(made.unread)
+        return made
 
     def _times_ns(self) -> list[int]:
         return [_mtime_ns(self._repository.path / name) for name in ("snap", "label")]
@@ -131,7 +141,9 @@ class _Watch:
         times = self._times_ns()
         now = time.time_ns()
         # What changes again within the clock's tick would look as if it had not.
-        return (*times, now // 10**8 if now - max(times) < _RECENT_NS else 0)
+        recent = now // 10**8 if now - max(times) < _RECENT_NS else 0
+        # What could not be read is tried again.
+        return (*times, recent, now // _AGAIN_NS if self._unread else 0)
 
     def has_snapshots(self) -> bool:
         return bool(self._repository.catalog.ids())
@@ -180,7 +192,7 @@ def _raise_read_ahead(mountpoint: Path) -> None:
     """The kernel asks for 128 KiB at once unless it may read further ahead, which root can say."""
     with contextlib.suppress(OSError):
         os.stat(mountpoint)  # answered once the kernel has settled what it will do by itself
-        found = find_mount(mountpoint)
+        found = points.find_mount(mountpoint)
         if found is not None:
             knob = Path(f"/sys/class/bdi/{found.device}/read_ahead_kb")
             if int(knob.read_text()) < _READ_AHEAD_KIB:
