@@ -153,19 +153,24 @@ def examine(
     path: str | os.PathLike[str] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
+    password: Password | None = None,
     search_path: Sequence[str] = (),
     running: str | None = None,
 ) -> Health:
     """Looks whether this machine, and the store at `path`, have all that is needed. What is wrong
     is a finding, never raised; nothing but the local index is written.
 
-    `cache_dir`: as for `open`. `search_path`: directories in which programs are looked for, such as
-    `os.get_exec_path()`; `running`: the program by which this package was started.
+    `cache_dir`, `password`: as for `open`. `search_path`: directories in which programs are looked
+    for, such as `os.get_exec_path()`; `running`: the program by which this package was started.
     """
     from snapstore.ops import examine as examining
 
     return examining.examine(
-        _path(path), cache_dir=_path(cache_dir), search_path=search_path, running=running
+        _path(path),
+        cache_dir=_path(cache_dir),
+        password=password,
+        search_path=search_path,
+        running=running,
     )
 
 

@@ -1,5 +1,6 @@
 """`snap doctor`."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from snapstore.cli.stores import (
     default_store,
     named_store,
     open_store,
+    password_of,
     store_path,
 )
 
@@ -49,12 +51,15 @@ def command(settings: Settings, /, trust: bool) -> int:
 
     if trust:
         return _trust(settings)
-    health = api.examine(
-        _store(settings),
-        cache_dir=cache_directory(),
-        search_path=os.get_exec_path(),
-        running=sys.argv[0],
-    )
+    path = _store(settings)
+    with password_of(path) if path else contextlib.nullcontext() as password:
+        health = api.examine(
+            path,
+            cache_dir=cache_directory(),
+            password=password,
+            search_path=os.get_exec_path(),
+            running=sys.argv[0],
+        )
     if settings.json:
         render.document(health.to_dict())
     else:

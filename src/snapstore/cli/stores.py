@@ -53,7 +53,7 @@ def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
     chosen: Literal["r", "append", "rw"] = mode
     if mode == "rw" and os.environ.get("SNAP_APPEND_ONLY", "") not in ("", "0"):
         chosen = "append"
-    with _password(path) as password:
+    with password_of(path) as password:
         store = api.open(path, mode=chosen, cache_dir=cache_directory(), password=password)
     for warning in store.warnings:
         render.warning(warning)
@@ -61,7 +61,7 @@ def open_store(settings: Settings, mode: Literal["r", "rw"]) -> "Store":
 
 
 @contextmanager
-def _password(path: Path) -> "Iterator[Password]":
+def password_of(path: Path) -> "Iterator[Password]":
     """The password as `api.open` takes it, erased afterwards. One that the environment names must
     be of use; else it is looked for when it is needed.
     """

@@ -12,8 +12,9 @@ from pathlib import Path
 import snapstore
 from snapstore import _native
 from snapstore.base import libfuse
-from snapstore.base.errors import SnapstoreError
+from snapstore.base.errors import PasswordNeeded, SnapstoreError
 from snapstore.model.health import Finding, Health
+from snapstore.model.keys import Password
 from snapstore.repository import medium
 from snapstore.repository.open import Repository
 
@@ -30,13 +31,18 @@ _HEAD_BYTES = 4096
 
 
 def examine(
-    store: Path | None, *, cache_dir: Path | None, search_path: Sequence[str], running: str | None
+    store: Path | None,
+    *,
+    cache_dir: Path | None,
+    password: Password | None,
+    search_path: Sequence[str],
+    running: str | None,
 ) -> Health:
     """Looks at the core, the store, the medium, the clock, FUSE, and who owns the command."""
     findings = [_core()]
     repository: Repository | None = None
     if store is not None:
-        found, repository = _store(store, cache_dir)
+        found, repository = _store(store, cache_dir, password)
         findings.append(found)
     try:
         if repository is not None:
@@ -67,11 +73,16 @@ def _core() -> Finding:
 # The store and its medium
 
 
-def _store(path: Path, cache_dir: Path | None) -> tuple[Finding, Repository | None]:
+def _store(
+    path: Path, cache_dir: Path | None, password: Password | None
+) -> tuple[Finding, Repository | None]:
     repository: Repository | None = None
     try:
-        repository = Repository.open(path, cache_dir=cache_dir)
+        repository = Repository.open(path, cache_dir=cache_dir, password=password)
         snapshots = repository.catalog.snapshots()
+    except PasswordNeeded as error:
+        text = f"{path} is encrypted: without its password nothing in it was looked at"
+        return Finding("store", "note", text, error.hint), None
     except SnapstoreError as error:
         if repository is not None:
             repository.close()
@@ -79,6 +90,10 @@ def _store(path: Path, cache_dir: Path | None) -> tuple[Finding, Repository | No
     unread = sum(snapshot.status != "ready" for snapshot in snapshots)
     count = len(snapshots)
     text = f"{path}, {count} {'snapshot' if count == 1 else 'snapshots'}"
+    if repository.config.sealed:
+        text += ", encrypted"
+    if repository.warnings:
+        return Finding("store", "wrong", f"{text}; {repository.warnings[0]}"), repository
     if unread:
         hint = "check says why"
         return Finding("store", "wrong", f"{text}, of which {unread} cannot be read", hint), (
@@ -116,6 +131,8 @@ def _index(repository: Repository) -> Finding:
     where = f"{local}, on {kind}" if kind else str(local)
     if local.parent != repository.path:
         why = "the store is on a network file system or is not yours alone"
+        if repository.config.sealed:
+            why = "the store is encrypted"
         return Finding("index", "ok", f"{where}, since {why}")
     return Finding("index", "ok", where)
 
