@@ -288,6 +288,15 @@ def test_latest_and_a_root_by_its_own_name(place: Place, tmp_path: Path) -> None
     eventually(lambda: not (latest / "disk.img").exists())
 
 
+def test_versions_of_a_directory_that_never_held_anything(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    place.take(tmp_path)
+    versions = place.mounted / f"versions{tmp_path}"
+    eventually(versions.is_dir)
+    assert os.listdir(versions) == ["empty"]
+    assert os.listdir(versions / "empty") == []
+
+
 def test_versions(place: Place, tmp_path: Path) -> None:
     top = tmp_path / "top"
     (top / "d").mkdir(parents=True)

@@ -121,12 +121,12 @@ class AllSnapshots:
 
     def versions_of(
         self, layout: Layout, path: bytes
-    ) -> "tuple[dict[bytes, bool], dict[bytes, Link], bool]":
-        """Names that are in a directory at `path` in any snapshot; links to each version of what is
-        no directory there; and whether all of these could be read.
+    ) -> "tuple[dict[bytes, bool] | None, dict[bytes, Link], bool]":
+        """Names that are in a directory at `path` in any snapshot, None where there never was one;
+        links to each version of what is no directory there; and whether all of these could be read.
         """
         whole = True
-        names: dict[bytes, bool] = {}
+        names: dict[bytes, bool] | None = None
         links: dict[bytes, Link] = {}
         seen: set[bytes] = set()
         depth = path.count(b"/") + 1
@@ -139,7 +139,7 @@ class AllSnapshots:
                     continue
                 seen.add(key)
                 if found.is_directory:
-                    names.update(dict.fromkeys(_names_in(found), False))
+                    names = {**(names or {}), **dict.fromkeys(_names_in(found), False)}
                     continue
             except SnapstoreError as error:
                 log.error("%s in snapshot %s: %s", os.fsdecode(path), snapshot.short_id, error)
@@ -187,17 +187,19 @@ class _Versions:
         self._names = names
         self._lock = threading.Lock()
         self._layout: Layout | None = None
-        self._kept: dict[bytes, tuple[dict[bytes, bool], dict[bytes, Link]]] = {}
+        self._kept: dict[bytes, tuple[dict[bytes, bool] | None, dict[bytes, Link]]] = {}
 
     def find(self, layout: Layout, path: bytes) -> dict[bytes, bool] | Link | None:
         """`path` begins with a slash, or is empty."""
         names, links = self._at(layout, path)
-        if names or links:
-            return {**names, **dict.fromkeys(links, True)}
+        if names is not None or links:
+            return {**(names or {}), **dict.fromkeys(links, True)}
         above, _, name = path.rpartition(b"/")
         return self._at(layout, above)[1].get(name) if path else {}
 
-    def _at(self, layout: Layout, path: bytes) -> tuple[dict[bytes, bool], dict[bytes, Link]]:
+    def _at(
+        self, layout: Layout, path: bytes
+    ) -> tuple[dict[bytes, bool] | None, dict[bytes, Link]]:
         make = partial(self._names.versions_of, layout, path)
         with self._lock:
             if layout is not self._layout:
