@@ -160,6 +160,7 @@ def check_many(place: Path, seeds: range) -> None:
         kind = check_hostile(work, seed)
         came[kind] = came.get(kind, 0) + 1
         subprocess.run(["rm", "-rf", work], check=True)
+    print(f"seeds {seeds.start} to {seeds.stop - 1}: {came}")
     assert min(came["restored"], came["damaged"]) > len(seeds) // 10, came
 
 
@@ -292,6 +293,7 @@ def check_swapped(place: Path, seconds: float) -> None:
             # Nobody disturbs it now: what was left behind can be brought to an end.
             assert settled(store, top)
             assert_same(canary_was, scan(canary))
+        print(f"{seconds} s: {came}")
         assert came["failed"], came
         assert_same(canary_was, scan(canary))
         for id, facts in zip(ids, taken, strict=True):

@@ -607,6 +607,9 @@ class DirectoryDiff(Iterator[list[_Change]]):
         ignore: Sequence[str] = ...,
         content: bool = False,
     ) -> DirectoryDiff: ...
+    @property
+    def unfinished(self) -> list[bytes]:
+        """Paths on disk of staging directories of restores that were met until now."""
     def __iter__(self) -> DirectoryDiff: ...
     def __next__(self) -> list[_Change]: ...
 

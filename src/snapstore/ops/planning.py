@@ -16,7 +16,7 @@ from snapstore.base.errors import (
 from snapstore.model.ids import new_ulid
 from snapstore.model.restoring import Conflict, PlannedStep, RestorePlan, Side
 from snapstore.ops import create as creating
-from snapstore.ops import livetree, places
+from snapstore.ops import livetree, places, unfinished
 from snapstore.ops.livetree import Missed
 from snapstore.ops.request import Request
 from snapstore.ops.running import Meter
@@ -110,6 +110,11 @@ class Planning:
     def _planned(self, reader: "_native.Reader", taker: creating.Taker) -> bool:
         """Plans; False when something has to be taken that was not, and all be compared again."""
         self.read_bytes += sum(root.result.read_bytes for root in taker.roots)
+        met = [
+            places.join(root.path, path) for root in taker.roots for path in root.result.unfinished
+        ]
+        told = unfinished.require_none_below(self.repository, met)
+        self.warnings += [text for text in told if text not in self.warnings]
         taken = {root.path: root for root in taker.roots}
         self.parts = [self._part(step, taken) for step in self.request.steps]
         decided: dict[tuple[int, bytes], bool] = {}
