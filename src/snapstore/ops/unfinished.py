@@ -198,20 +198,9 @@ def _move_head(repository: Repository, one: Unfinished) -> None:
     note = one.note
     if repository.heads is None or note.get("store") != os.fspath(repository.path):
         return
-    known = repository.heads.find(note["source"])
-    snapshot = note.get("head")
-    if snapshot is None and known is not None and not note.get("undoes"):
-        snapshot = known.snapshot
-    with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
-        repository.heads.put(
-            Head(
-                note["source"],
-                snapshot,
-                note.get("safety"),
-                tuple(note["paths"]),
-                note["time_ns"],
-            )
-        )
+    paths, time_ns = tuple(note["paths"]), note["time_ns"]
+    head = Head(note["source"], note.get("head"), note.get("safety"), paths, time_ns)
+    repository.heads.restored(head, undoes=bool(note.get("undoes")))
 
 
 def kept(repository: Repository, targets: Iterable[bytes]) -> Unfinished | None:
@@ -232,9 +221,8 @@ def take_back(repository: Repository, one: Unfinished, meter: Meter) -> list[Pro
     problems = _revert(one, opened[0], meter)
     note, heads = one.note, repository.heads
     if heads is not None and note.get("store") == os.fspath(repository.path):
-        paths = tuple(note["paths"])
-        with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
-            heads.put(Head(note["source"], note.get("was"), None, paths, clock.time_ns()))
+        head = Head(note["source"], note.get("was"), None, tuple(note["paths"]), clock.time_ns())
+        heads.restored(head, undoes=True)
     return problems
 
 

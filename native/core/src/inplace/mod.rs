@@ -5,12 +5,14 @@
 //! exchanged. `docs/design/004-restore-in-place.md` says in which order, and what is true at each moment.
 
 mod exchange;
+mod found;
 mod journal;
 mod links;
 mod patch;
 mod plan;
 mod prepare;
 mod remove;
+mod space;
 mod stage;
 mod ways;
 
@@ -86,7 +88,7 @@ impl Transaction {
         let (Some(above), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(Error::TargetInvalid("this is not a staging directory".into()));
         };
-        let top = prepare::open_top(above)?;
+        let top = found::open_top(above)?;
         let mut here = [Top::new(above.to_path_buf(), top)?];
         let staging = stage::open_areas(&mut here, &[(0, Vec::new())], name)?;
         let Some(head) = journal::read_head(staging[0].as_fd())? else {
@@ -101,7 +103,7 @@ impl Transaction {
         let mut tops = Vec::new();
         for path in &head.tops {
             let path = PathBuf::from(std::ffi::OsString::from_vec(path.clone()));
-            let fd = prepare::open_top(&path)?;
+            let fd = found::open_top(&path)?;
             tops.push(Top::new(path, fd)?);
         }
         // The first one has the plan and the state, and goes last.
@@ -221,7 +223,7 @@ pub fn remove_remains(path: &Path) -> Result<()> {
         return Err(Error::TargetInvalid("this is not a staging directory".into()));
     }
     let failed = |e: std::io::Error| Error::of_target("remove the staging directory", &e);
-    let mut top = [Top::new(above.to_path_buf(), prepare::open_top(above)?)?];
+    let mut top = [Top::new(above.to_path_buf(), found::open_top(above)?)?];
     let name = name.to_str().ok_or_else(|| Error::TargetInvalid("this is not a staging directory".into()))?;
     let staging = stage::open_areas(&mut top, &[(0, Vec::new())], name)?;
     remove::contents(staging[0].as_fd()).map_err(failed)?;
