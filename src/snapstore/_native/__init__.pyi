@@ -420,8 +420,8 @@ class RestorePlan:
     def stage(
         self, name: str, note: bytes, *, verify: bool = False, goes_on: bool = False
     ) -> Task[Transaction]:
-        """Makes staging directories called `name`, and everything new in them; the plan cannot be used afterwards. When it
-        fails, they are removed. `note`: kept in the journal. `goes_on`: what cannot be had is left out."""
+        """Makes staging directories called `name`, and everything new in them; the plan can be told afterwards, not staged
+        again. When it fails, they are removed. `note`: kept in the journal. `goes_on`: what cannot be had is left out."""
 
 @final
 class Transaction:

@@ -112,7 +112,7 @@ class _Restoring:
             if request.verify:
                 request.emit("verified", {"files": transaction.verified_files})
             problems = self.meter.wait(transaction.apply(goes_on=request.goes_on))
-            for step in self.plan.steps:
+            for step in self.planning.steps() if request.is_watched else ():
                 request.emit("file", step.to_dict())
             request.settle()
             return problems

@@ -30,6 +30,7 @@ use crate::restore::Problem;
 
 use exchange::Exchange;
 use journal::Record;
+use patch::Patches;
 use prepare::{Area, Prepared, Top};
 use ways::Ways;
 
@@ -38,11 +39,25 @@ pub use plan::{Choices, Conflict, Extras, Item, Kind, Part, Plan, Strategy, Tree
 pub use prepare::Base;
 pub use stage::{StageOptions, StageResult};
 
+/// What is to be done, or was, item by item.
+#[derive(Clone)]
+pub struct Outline {
+    pub plan: Arc<Plan>,
+    patches: Arc<Patches>,
+}
+
+impl Outline {
+    /// Bytes that are written of an item, when it is patched.
+    pub fn patched_bytes(&self, number: usize) -> Option<u64> {
+        Some(self.patches.get(&number)?.iter().map(|(start, end)| end - start).sum())
+    }
+}
+
 /// A plan that can be carried out, not begun.
 pub struct Ready {
     reader: Arc<Reader>,
     parts: Vec<Part>,
-    pub plan: Plan,
+    pub outline: Outline,
     prepared: Prepared,
     /// What cannot be done, and is left out.
     pub problems: Vec<Problem>,
@@ -54,20 +69,16 @@ pub fn plan(reader: &Arc<Reader>, parts: Vec<(Part, Base)>, choices: &Choices, p
     let (parts, bases): (Vec<Part>, Vec<Base>) = parts.into_iter().unzip();
     let mut plan = plan::plan(reader, &parts, choices, progress)?;
     plan.bases = bases.iter().map(|base| base.path.clone()).collect();
-    let (prepared, problems) = prepare::prepare(reader, &parts, &mut plan, &bases, progress)?;
-    Ok(Ready { reader: reader.clone(), parts, plan, prepared, problems })
+    let (prepared, patches, problems) = prepare::prepare(reader, &parts, &mut plan, &bases, progress)?;
+    let outline = Outline { plan: Arc::new(plan), patches: Arc::new(patches) };
+    Ok(Ready { reader: reader.clone(), parts, outline, prepared, problems })
 }
 
 impl Ready {
-    /// Bytes that are written of an item, when it is patched.
-    pub fn patched_bytes(&self, number: usize) -> Option<u64> {
-        Some(self.prepared.patches.get(&number)?.iter().map(|(start, end)| end - start).sum())
-    }
-
     /// Stages everything and makes the journal ready. When that fails, nothing is left of it.
     pub fn stage(self, options: &StageOptions, progress: &Progress) -> Result<(Transaction, StageResult)> {
-        let Ready { reader, parts, plan, prepared, .. } = self;
-        stage::stage(&reader, &parts, &plan, prepared, options, progress)
+        let Ready { reader, parts, outline, prepared, .. } = self;
+        stage::stage(&reader, &parts, &outline, prepared, options, progress)
     }
 }
 

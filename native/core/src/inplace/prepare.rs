@@ -13,7 +13,7 @@ use super::found::{
     Blocked, Found, APPEND, IMMUTABLE, MOUNT_ROOT,
 };
 use super::journal::{Action, Identity, Pair, Record};
-use super::patch::{self, Medium, Range};
+use super::patch::{self, Medium, Patches, Range};
 use super::plan::{Item, Kind, Part, Plan};
 use super::ways::{mount_of, split, Ways};
 use crate::error::{show, show_path, Error, Result};
@@ -56,8 +56,6 @@ pub(super) struct Prepared {
     pub(super) places: Vec<(usize, Vec<u8>)>,
     /// One for each item, by number, then those of directories that are touched. What is staged has no inode yet.
     pub(super) records: Vec<Record>,
-    /// The ranges of files that need not be written whole, by number.
-    pub(super) patches: HashMap<usize, Vec<Range>>,
     /// Which parts are devices, whose content is replaced.
     pub(super) devices: Vec<bool>,
 }
@@ -83,7 +81,7 @@ pub(super) fn prepare(
     plan: &mut Plan,
     bases: &[Base],
     progress: &Progress,
-) -> Result<(Prepared, Vec<Problem>)> {
+) -> Result<(Prepared, Patches, Vec<Problem>)> {
     let mut preparing = Preparing {
         tops: Vec::new(),
         areas: Vec::new(),
@@ -143,7 +141,7 @@ pub(super) fn prepare(
     let Preparing { tops, areas, places, .. } = preparing;
     let areas = areas.into_iter().map(|(area, _)| area).collect();
     let devices = bases.iter().map(|base| base.journal.is_some()).collect();
-    Ok((Prepared { tops, areas, places, records, patches, devices }, problems))
+    Ok((Prepared { tops, areas, places, records, devices }, patches, problems))
 }
 
 impl Preparing<'_> {

@@ -1,6 +1,6 @@
 //! Staging: everything new is made beside the target, complete with attributes, before anything in the target changes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::exchange::{aside_name, set_attributes, within, Kept};
 use super::found::{open_device, there, wanted_attributes};
 use super::journal::{self, Action, Attributes, Head, Record, State};
 use super::links::{Known, Staged};
-use super::patch::{self, Layout, Medium};
+use super::patch::{self, Layout, Medium, Patches};
 use super::plan::{Item, Kind, Part, Plan};
 use super::prepare::{join_path, Prepared, Top};
 use super::remove;
 use super::space::Staging;
 use super::ways::by_descriptor;
-use super::{Area, Transaction};
+use super::{Area, Outline, Transaction};
 use crate::error::{show, Error, Result};
 use crate::node::{Directory, Entry, What};
 use crate::progress::{add, Progress};
@@ -121,12 +121,12 @@ fn make_area(tops: &mut [Top], (top, path): &Area, name: &str) -> Result<()> {
 pub(super) fn stage(
     reader: &Arc<Reader>,
     parts: &[Part],
-    plan: &Plan,
+    outline: &Outline,
     prepared: Prepared,
     options: &StageOptions,
     progress: &Progress,
 ) -> Result<(Transaction, StageResult)> {
-    let Prepared { mut tops, areas, places, records, patches, devices } = prepared;
+    let Prepared { mut tops, areas, places, records, devices } = prepared;
     let head = Head {
         tops: tops.iter().map(|top| top.path.as_os_str().as_bytes().to_vec()).collect(),
         areas: areas.clone(),
@@ -138,9 +138,9 @@ pub(super) fn stage(
     let mut filling = Filling {
         reader,
         parts,
-        plan,
+        plan: &outline.plan,
         places: &places,
-        patches: &patches,
+        patches: &outline.patches,
         devices: &devices,
         options,
         progress,
@@ -161,7 +161,7 @@ struct Filling<'a> {
     parts: &'a [Part],
     plan: &'a Plan,
     places: &'a [(usize, Vec<u8>)],
-    patches: &'a HashMap<usize, Vec<patch::Range>>,
+    patches: &'a Patches,
     /// Which parts are devices.
     devices: &'a [bool],
     options: &'a StageOptions,
