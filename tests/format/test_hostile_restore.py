@@ -14,16 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import mini_writer as mini
 import pytest
 
 import snapstore
 from snapstore import RestoreUnfinished, SnapstoreError, Store
+from snapstore.ops import inplace
 from tree_scan import Facts, assert_same, scan
 
 NAMES = [b"a", b"b", b"c", b"d", b"link", b"secret", b"deep"]
 BAD_NAMES = [b"..", b".", b"", b"a/b", b"../canary", b"/", b"a\0b", b"n" * 300, b"b/secret", b"\0"]
+BAD_NAMES += [b"../new", b"../canary/new", b"../../new", b"../../canary/new"]
 PATHS = [b"a", b"b/secret", b"c/d", b"../canary/secret", b"/etc/passwd", b"", b".", b"link/deep"]
 HUGE = 1 << 50
 
@@ -143,7 +146,8 @@ def check_hostile(place: Path, seed: int) -> str:
             assert came not in ("internal", "restore-unfinished"), error
             assert_same(target_was, scan(target))
         assert_same(canary_was, scan(canary))
-        assert staging(target) == [] == staging(place)
+        assert staging(target) == []
+        assert sorted(os.listdir(place)) == ["canary", "store", "target"]
         if came == "restored":
             with contextlib.suppress(snapstore.NothingToUndo):
                 store.undo(target)
@@ -227,6 +231,51 @@ while not ends:
         except OSError:
             pass
 """
+
+
+@pytest.mark.parametrize("change", ["new", "replaced", "deleted", "attributes"])
+def test_a_directory_swapped_when_all_is_staged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The exchange does not go through the link that stands in its place."""
+    top, canary = tmp_path / "tree", tmp_path / "canary"
+    (top / "dir").mkdir(parents=True)
+    canary.mkdir()
+    file, other = top / "dir" / "file", canary / "file"
+    if change != "deleted":
+        file.write_text("taken")
+    apply = inplace._Restoring._apply
+
+    def swapped(*arguments: Any) -> Any:
+        (top / "dir").rename(top / "aside")
+        (top / "dir").symlink_to(canary)
+        try:
+            return apply(*arguments)
+        finally:
+            (top / "dir").unlink()
+            (top / "aside").rename(top / "dir")
+
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        match change:
+            case "new":
+                file.unlink()
+            case "replaced" | "deleted":
+                file.write_text("mine")
+            case "attributes":
+                file.chmod(0o604)
+        if change != "new":
+            os.link(file, other)
+        before, canary_was = scan(top), scan(canary)
+        monkeypatch.setattr(inplace._Restoring, "_apply", swapped)
+        with pytest.raises(SnapstoreError):
+            store.restore("latest", delete=True)
+        assert_same(canary_was, scan(canary))
+        monkeypatch.undo()
+        if store.unfinished(top):
+            store.abort(top)
+        assert_same(before, scan(top), ignore=["mtime_ns"])
+        assert staging(top) == []
 
 
 def fill(top: Path, text: str) -> None:
