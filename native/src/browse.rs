@@ -19,6 +19,7 @@ use snapstore_core::usage::unique_bytes as core_unique_bytes;
 use snapstore_core::walk::{Listed, Pace, Walk};
 
 use crate::errors::{foreign, raise};
+use crate::inplace::held;
 use crate::keys::path_of;
 use crate::reader::{Entry, Reader};
 use crate::select::{of_root, Selection};
@@ -191,6 +192,11 @@ impl DirectoryDiff {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Vec<Changed<'py>>>> {
         give(py, next(py, &self.diff, |diff, pace| diff.batch(&self.reader, pace))?)
+    }
+
+    #[getter]
+    fn unfinished<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        held(&self.diff).unfinished.iter().map(|path| PyBytes::new(py, path)).collect()
     }
 }
 

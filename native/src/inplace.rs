@@ -8,7 +8,7 @@ use pyo3::types::PyBytes;
 use snapstore_core::error::Error;
 use snapstore_core::id::Id;
 use snapstore_core::inplace::{
-    self, Base, Choices, Extras, Kind, Part, Ready, StageOptions, StageResult, State, Strategy, Tree,
+    self, Base, Choices, Extras, Kind, Outline, Part, Ready, StageOptions, StageResult, State, Strategy, Tree,
 };
 use snapstore_core::progress::Progress;
 use snapstore_core::restore::Problem;
@@ -74,47 +74,43 @@ fn problems_of(py: Python<'_>, problems: &[Problem]) -> Problems {
 
 #[pyclass(frozen, module = "snapstore._native")]
 pub struct RestorePlan {
+    outline: Outline,
+    problems: Vec<Problem>,
     ready: Mutex<Option<Ready>>,
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-impl RestorePlan {
-    fn with<T>(&self, look: impl FnOnce(&Ready) -> T) -> PyResult<T> {
-        held(&self.ready).as_ref().map(look).ok_or_else(|| raise(Error::Invalid("this plan was used".into())))
-    }
-}
-
-fn word(ready: &Ready, number: usize) -> &'static str {
-    let item = &ready.plan.items[number];
+fn word(outline: &Outline, number: usize) -> &'static str {
+    let item = &outline.plan.items[number];
     match item.kind {
         Kind::Create | Kind::CreateAlone => "create",
         Kind::Metadata => "metadata",
         Kind::Delete => "delete",
         Kind::Replace if item.is_type_change() => "type",
-        Kind::Replace if ready.patched_bytes(number).is_some() => "patch",
+        Kind::Replace if outline.patched_bytes(number).is_some() => "patch",
         Kind::Replace => "replace",
     }
 }
 
-fn size(ready: &Ready, number: usize) -> u64 {
-    let item = &ready.plan.items[number];
+fn size(outline: &Outline, number: usize) -> u64 {
+    let item = &outline.plan.items[number];
     match item.kind {
         Kind::Create => item.wanted.as_ref().map_or(0, |wanted| wanted.totals().1),
         Kind::CreateAlone | Kind::Metadata => 0,
         Kind::Delete => item.live.as_ref().filter(|live| live.directory().is_none()).map_or(0, |live| live.totals().1),
         Kind::Replace => {
             let whole = || item.wanted.as_ref().map_or(0, |wanted| wanted.totals().1);
-            ready.patched_bytes(number).unwrap_or_else(whole)
+            outline.patched_bytes(number).unwrap_or_else(whole)
         }
     }
 }
 
 /// Entries that an item stands for.
-fn entries(ready: &Ready, number: usize) -> u64 {
-    let item = &ready.plan.items[number];
+fn entries(outline: &Outline, number: usize) -> u64 {
+    let item = &outline.plan.items[number];
     match item.kind {
         Kind::Create | Kind::Replace => item.wanted.as_ref().map_or(1, |wanted| wanted.totals().0),
         _ => 1,
@@ -123,66 +119,61 @@ fn entries(ready: &Ready, number: usize) -> u64 {
 
 #[pymethods]
 impl RestorePlan {
-    fn __len__(&self) -> PyResult<usize> {
-        self.with(|ready| ready.plan.items.len())
+    fn __len__(&self) -> usize {
+        self.outline.plan.items.len()
     }
 
     /// The steps from `start`, at most `count`.
-    fn steps(&self, py: Python<'_>, start: usize, count: usize) -> PyResult<Vec<Step>> {
-        self.with(|ready| {
-            let items = ready.plan.items.iter().enumerate().skip(start).take(count);
-            items
-                .map(|(number, item)| (item.part, bytes(py, &item.path), word(ready, number), size(ready, number)))
-                .collect()
-        })
+    fn steps(&self, py: Python<'_>, start: usize, count: usize) -> Vec<Step> {
+        let outline = &self.outline;
+        let items = outline.plan.items.iter().enumerate().skip(start).take(count);
+        items
+            .map(|(number, item)| (item.part, bytes(py, &item.path), word(outline, number), size(outline, number)))
+            .collect()
     }
 
     /// Entries and bytes of each kind of step.
-    fn counts(&self) -> PyResult<HashMap<&'static str, (u64, u64)>> {
-        self.with(|ready| {
-            let mut counts: HashMap<&'static str, (u64, u64)> = HashMap::new();
-            for number in 0..ready.plan.items.len() {
-                let count = counts.entry(word(ready, number)).or_default();
-                count.0 += entries(ready, number);
-                count.1 = count.1.saturating_add(size(ready, number));
-            }
-            counts
-        })
+    fn counts(&self) -> HashMap<&'static str, (u64, u64)> {
+        let mut counts: HashMap<&'static str, (u64, u64)> = HashMap::new();
+        for number in 0..self.outline.plan.items.len() {
+            let count = counts.entry(word(&self.outline, number)).or_default();
+            count.0 += entries(&self.outline, number);
+            count.1 = count.1.saturating_add(size(&self.outline, number));
+        }
+        counts
     }
 
-    fn conflicts(&self, py: Python<'_>) -> PyResult<Vec<Clash>> {
+    fn conflicts(&self, py: Python<'_>) -> Vec<Clash> {
         let entry = |entry: &Option<snapstore_core::node::Entry>| entry.clone().map(Entry);
-        self.with(|ready| {
-            let conflicts = ready.plan.conflicts.iter();
-            conflicts
-                .map(|one| {
-                    let path = bytes(py, &one.path);
-                    (one.part, path, entry(&one.live), entry(&one.wanted), entry(&one.head), one.taken)
-                })
-                .collect()
-        })
+        let conflicts = self.outline.plan.conflicts.iter();
+        conflicts
+            .map(|one| {
+                let path = bytes(py, &one.path);
+                (one.part, path, entry(&one.live), entry(&one.wanted), entry(&one.head), one.taken)
+            })
+            .collect()
     }
 
     #[getter]
-    fn conflict_count(&self) -> PyResult<u64> {
-        self.with(|ready| ready.plan.conflict_count)
+    fn conflict_count(&self) -> u64 {
+        self.outline.plan.conflict_count
     }
 
     /// What the snapshot does not have and stays: part and path.
-    fn extras(&self, py: Python<'_>) -> PyResult<Vec<(usize, Py<PyBytes>)>> {
-        self.with(|ready| ready.plan.extras.iter().map(|(part, path)| (*part, bytes(py, path))).collect())
+    fn extras(&self, py: Python<'_>) -> Vec<(usize, Py<PyBytes>)> {
+        self.outline.plan.extras.iter().map(|(part, path)| (*part, bytes(py, path))).collect()
     }
 
     #[getter]
-    fn extra_count(&self) -> PyResult<u64> {
-        self.with(|ready| ready.plan.extra_count)
+    fn extra_count(&self) -> u64 {
+        self.outline.plan.extra_count
     }
 
-    fn problems(&self, py: Python<'_>) -> PyResult<Problems> {
-        self.with(|ready| problems_of(py, &ready.problems))
+    fn problems(&self, py: Python<'_>) -> Problems {
+        problems_of(py, &self.problems)
     }
 
-    /// Stages everything. The plan cannot be used afterwards.
+    /// Stages everything, once.
     #[pyo3(signature = (name, note, *, verify = false, goes_on = false))]
     fn stage(&self, name: String, note: Vec<u8>, verify: bool, goes_on: bool) -> PyResult<Task> {
         let ready = held(&self.ready).take();
@@ -305,6 +296,7 @@ pub fn plan_restore(
     let reader = reader.inner.clone();
     let work = move |progress: &Progress| inplace::plan(&reader, parts, &choices, progress);
     Task::spawn(Arc::default(), work, |py, ready| {
-        Ok(Py::new(py, RestorePlan { ready: Mutex::new(Some(ready)) })?.into_any())
+        let (outline, problems) = (ready.outline.clone(), ready.problems.clone());
+        Ok(Py::new(py, RestorePlan { outline, problems, ready: Mutex::new(Some(ready)) })?.into_any())
     })
 }

@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     )
     from snapstore.model.selection import PatternFile, Selection
     from snapstore.model.snapshot import Root, Snapshot
+    from snapstore.ops.diff import DirectoryChanges
     from snapstore.ops.points import RestorePoint
     from snapstore.ops.streaming import RestoreEvents
     from snapstore.ops.viewing import SnapshotEntry, SnapshotView
@@ -188,6 +189,7 @@ _HOMES = {
     ),
     "snapstore.model.selection": ("PatternFile", "Selection"),
     "snapstore.model.snapshot": ("Root", "Snapshot"),
+    "snapstore.ops.diff": ("DirectoryChanges",),
     "snapstore.ops.points": ("RestorePoint",),
     "snapstore.ops.streaming": ("RestoreEvents",),
     "snapstore.ops.viewing": ("SnapshotEntry", "SnapshotView"),
@@ -222,6 +224,7 @@ __all__ = [
     "CreateResult",
     "DamagedObject",
     "DiffStat",
+    "DirectoryChanges",
     "DiskUse",
     "Event",
     "Explanation",

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from snapstore.model.selection import Selection
     from snapstore.model.snapshot import Snapshot
     from snapstore.mount.process import Process
+    from snapstore.ops.diff import DirectoryChanges
     from snapstore.ops.points import RestorePoint
     from snapstore.ops.streaming import RestoreEvents
     from snapstore.ops.viewing import SnapshotView
@@ -561,7 +562,7 @@ class Store:
         ignore: Sequence[str] = (),
         content: bool = False,
         all: bool = False,
-    ) -> Iterator[Change]:
+    ) -> DirectoryChanges:
         """Differences of what is on disk from a snapshot, sorted by path. What its rules leave out
         is not added, but with `all`.
 
@@ -570,8 +571,9 @@ class Store:
         it. `REF:PATH` says with what. Contents of files are equal when size and time of the last
         change are, and are compared when only the size is; with `content` whenever it is. Renames
         are not looked for; sockets, holes and hard links are not compared. What cannot be read has
-        the kind `unreadable`. Raises SnapshotNotFound, PathNotFound, SourceNotFound,
-        InvalidArgument, DamagedObject.
+        the kind `unreadable`. A restore that is not finished there is in `unfinished` of what
+        comes back. Raises SnapshotNotFound, PathNotFound, SourceNotFound, InvalidArgument,
+        DamagedObject.
         """
         from snapstore.ops import diff as comparing
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli_runner import Snap, command
 
+import snapstore
+
 OLD = 1_700_000_000 * 10**9
 
 
@@ -143,6 +145,42 @@ def test_diff_with_a_directory(changed: Snap, files: Path) -> None:
     assert str(changed("diff", "first", "out", "--ignore", "mtime")) == (
         "-  ~/files/data.bin\n--- status 1\n"
     )
+
+
+def test_diff_tells_of_an_unfinished_restore(
+    filled: Snap, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = files / "docs" / "note.txt"
+    note.write_text("other")
+    leave_unfinished(filled, files / "docs", monkeypatch)
+    (staging,) = (files / "docs").glob(".snapstore-restore-*")
+    for place in (files / "docs", files):
+        run = filled("diff", "first", place, "--name-only")
+        assert str(run) == (
+            "~/files/docs/note.txt\n--- stderr\n"
+            "snap: warning: a restore into ~/files/docs is not finished:"
+            " what is there may be mixed; snap restore --resume ~/files/docs finishes it,"
+            " --abort takes it back\n"
+            "--- status 1\n"
+        )
+        run = filled("diff", "first", place, "--json")
+        assert (run.stderr, run.status) == (b"", 1)
+        assert json.loads(run.stdout)["unfinished"] == [{"path": str(staging)}]
+    assert filled("restore", "--abort", files / "docs").status == 0
+    run = filled("diff", "first", files, "--json")
+    assert json.loads(run.stdout)["unfinished"] == []
+
+
+def leave_unfinished(snap: Snap, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a restore of it does that is killed when it begins to exchange."""
+
+    def die(*arguments: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patches, snapstore.open(snap.store) as store:
+        patches.setattr("snapstore.ops.inplace._Restoring._apply", die)
+        with pytest.raises(RuntimeError):
+            store.restore(f"first:{top}", target=top)
 
 
 def test_same_size_and_time_are_believed_unless_asked(filled: Snap, files: Path) -> None:

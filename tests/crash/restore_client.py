@@ -64,10 +64,12 @@ def build_trap(place: Path) -> Path:
 
 
 class Operations:
-    """Operations on stores in processes that are forked off one server."""
+    """Operations on stores in processes that are forked off one server. `always`: what each of
+    them meets. `refused`: flags with which renames fail, with the error `refusal`.
+    """
 
-    def __init__(self, trap: Path) -> None:
-        self._trap = trap
+    def __init__(self, trap: Path, **always: Any) -> None:
+        self._trap, self.always = trap, always
         self._buffer = b""
 
     def __enter__(self) -> "Operations":
@@ -99,7 +101,8 @@ class Operations:
         count. `forgotten`: the first call with such a line in the log is passed over. `mutant`: a
         step that is taken out of the library.
         """
-        request = {"store": os.fspath(store), "op": op, "arguments": arguments, **failure}
+        request = {"store": os.fspath(store), "op": op, "arguments": arguments}
+        request |= {**self.always, **failure}
         line = json.dumps({**request, "options": options or {}}) + "\n"
         self._server.stdin.write(line.encode())
         self._server.stdin.flush()
@@ -357,14 +360,17 @@ def substance(fact: Fact | None) -> Any:
     return fact and (fact.type, fact.size, fact.content, fact.target)
 
 
-def assert_whole(scene: Scene, found: Facts, *, announced: bool) -> None:
+def assert_whole(scene: Scene, found: Facts, *, announced: bool, away: int = 0) -> None:
     """Every entry is wholly the old or wholly the new one, and none that both have is away. Only of
-    what is patched where it stands a part may be written, and a journal must say so.
+    what is patched where it stands a part may be written, and a journal must say so; `away`: so
+    many entries may be between two renames then.
     """
     for path in scene.before.keys() | scene.wanted.keys() | found.keys():
         sides = {substance(scene.before.get(path)), substance(scene.wanted.get(path))}
         if path == PATCHED and announced:
             assert found[path].type == "file"
+        elif path not in found and announced and away > 0:
+            away -= path in scene.before and path in scene.wanted
         else:
             assert substance(found.get(path)) in sides, (path, found.get(path))
 
@@ -373,19 +379,21 @@ def only_time_of_top(lines: Sequence[str]) -> bool:
     return len(lines) == 1 and lines[0].startswith(("b'': mtime_ns", "b'mounted': mtime_ns"))
 
 
-def assert_unfinished(call: Callable[..., Any], top: Path) -> None:
+def assert_unfinished(act: Callable[[str], None], op: str) -> None:
     try:
-        call(top)
+        act(op)
     except RestoreUnfinished:
         return
     raise AssertionError("it must not be possible")
 
 
 class Judge:
-    """What is found after a restore had trouble, and what becomes of it."""
+    """What is found after a restore had trouble, and what becomes of it. `operations`: those by
+    which it is ended, where that meets something too; else it is ended by this process.
+    """
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, scene: Scene, operations: Operations | None = None) -> None:
+        self.scene, self.operations = scene, operations
         self.states: Counter[str] = Counter()
         self.faults: list[str] = []
 
@@ -397,6 +405,18 @@ class Judge:
             return False
         call, name, *_ = outcome.log[-2].split(" ")
         return call in ("mkdirat", "unlinkat") and name.startswith(STAGING)
+
+    def act(self, op: str, **options: Any) -> None:
+        """Resumes, aborts or undoes."""
+        if self.operations is None or not self.operations.always:
+            with snapstore.open(self.scene.store) as store:
+                getattr(store, op)(self.scene.top, **options)
+            return
+        top = str(self.scene.top)
+        outcome = self.operations.run(self.scene.store, op, top, options=options)
+        if outcome.error == "restore-unfinished":
+            raise RestoreUnfinished(outcome.message)
+        assert (outcome.error, outcome.status) == (None, 0), outcome.message
 
     def expect(self, what: str, expected: str, outcome: Outcome) -> None:
         lines = differences(getattr(self.scene, expected), self.scene.look())
@@ -420,7 +440,9 @@ class Judge:
             states = [journal.state for journal in journals]
             self.states[",".join(states) or "none"] += 1
             assert len(journals) == min(1, len(scene.staging())), (states, scene.staging())
-            assert_whole(scene, scene.look(), announced=states in (["ready"], ["reverting"]))
+            announced = states in (["ready"], ["reverting"])
+            away = int(self.operations is not None and bool(self.operations.always))
+            assert_whole(scene, scene.look(), announced=announced, away=away)
             if not states:
                 expected = "before" if outcome.error else then
                 if outcome.was_killed:
@@ -433,20 +455,20 @@ class Judge:
                 self.expect("while it was staged", "before", outcome)
             if way == "resume":
                 if state == "reverting":
-                    assert_unfinished(store.resume, scene.top)
+                    assert_unfinished(self.act, "resume")
                     way = "abort"
                 else:
-                    store.resume(scene.top)
+                    self.act("resume")
                     after = "before" if state == "staging" else "wanted"
             if way == "abort":
                 after = "before"
                 if state == "removing":
-                    assert_unfinished(store.abort, scene.top)
-                    store.resume(scene.top)
+                    assert_unfinished(self.act, "abort")
+                    self.act("resume")
                     self.expect("after resuming what was being removed", "wanted", outcome)
-                    store.undo(scene.top, delete=True)
+                    self.act("undo", delete=True)
                 else:
-                    store.abort(scene.top)
+                    self.act("abort")
             self.expect(f"{way} from {state}", after, outcome)
             assert not store.unfinished(scene.top)
             assert not scene.staging()

@@ -86,6 +86,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             request.get("error", 0),
             int(request.get("for_good", False)),
             request.get("forgotten", "").encode(),
+            ctypes.c_uint(request.get("refused", 0)),
+            request.get("refusal", 0),
             log,
             ctypes.c_size_t(LOG_BYTES),
         )

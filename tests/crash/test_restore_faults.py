@@ -27,6 +27,7 @@ from restore_client import (
     Operations,
     Outcome,
     Scene,
+    assert_whole,
     build_trap,
     only_time_of_top,
 )
@@ -71,7 +72,7 @@ def sweep_deaths(
     first: str = STAGING,
 ) -> Judge:
     """Kills restores at these calls, until one comes through."""
-    judge = Judge(scene)
+    judge = Judge(scene, operations)
     for at in places:
         for way in ways(at):
             outcome = die(scene, operations, at, first)
@@ -132,7 +133,7 @@ def sweep_second_deaths(
     scene.renew()
     options = {"options": RESTORE, "first": STAGING}
     log = operations.run(scene.store, "restore", scene.id, **options).log
-    judge = Judge(scene)
+    judge = Judge(scene, operations)
     for at in places:
         for way in ways(at):
             assert die(scene, operations, places_of(log)[place]).was_killed
@@ -215,8 +216,8 @@ CODES = (errno.ENOSPC, errno.EIO, errno.EACCES)
 class Errors(Judge):
     """What is found after a restore that met an error."""
 
-    def __init__(self, scene: Scene, code: int, *, for_good: bool) -> None:
-        super().__init__(scene)
+    def __init__(self, scene: Scene, operations: Operations, code: int, *, for_good: bool) -> None:
+        super().__init__(scene, operations)
         self.code, self.for_good = code, for_good
         self.kinds: Counter[str] = Counter()
 
@@ -266,7 +267,7 @@ def sweep_errors(
     for_good: bool = False,
     first: str = STAGING,
 ) -> None:
-    judges = {one: Errors(scene, one, for_good=for_good) for one in CODES}
+    judges = {one: Errors(scene, operations, one, for_good=for_good) for one in CODES}
     failure: dict[str, Any] = {"mode": "fail", "for_good": for_good, "first": first}
     failure["options"] = RESTORE
     for at in places:
@@ -301,6 +302,107 @@ def test_each_error_at_every_call(
     sweep_errors(
         scene, operations, lambda at: code, count(1), lambda at: WAYS, for_good=for_good, first=""
     )
+
+
+# On file systems that cannot exchange (NFS, FUSE): what is replaced gives way by one rename, and
+# what comes takes its place by the next.
+
+NOREPLACE, EXCHANGE = 1, 2
+REFUSED = {
+    "no exchange": {"refused": EXCHANGE, "refusal": errno.EINVAL},
+    "no flags": {"refused": EXCHANGE | NOREPLACE, "refusal": errno.EINVAL},
+    "no such call": {"refused": EXCHANGE | NOREPLACE, "refusal": errno.ENOSYS},
+}
+
+
+@pytest.fixture(params=REFUSED)
+def refusing(trap: Path, request: pytest.FixtureRequest) -> Iterator[Operations]:
+    """Operations, whatever ends them included, on a file system that refuses renames."""
+    with Operations(trap, **REFUSED[request.param]) as running:
+        yield running
+
+
+def assert_two_renames(log: Sequence[str]) -> None:
+    assert any(line.startswith("rename") and line.endswith(".old") for line in log)
+
+
+def test_there_and_back_without_exchanges(scene: Scene, refusing: Operations) -> None:
+    for op, argument, expected in (
+        ("restore", scene.id, scene.wanted),
+        ("undo", str(scene.top), scene.before),
+        ("undo", str(scene.top), scene.wanted),
+    ):
+        outcome = refusing.run(scene.store, op, argument, options=RESTORE)
+        assert (outcome.error, outcome.problems, outcome.warnings) == (None, [], [])
+        assert_two_renames(outcome.log)
+        assert differences(expected, scene.look()) == []
+        assert scene.staging() == []
+
+
+@pytest.mark.parametrize("shard", range(0, SHARDS, 3))
+def test_death_without_exchanges(scene: Scene, refusing: Operations, shard: int) -> None:
+    sweep_deaths(scene, refusing, count(shard + 1, SHARDS), alternately).verdict()
+
+
+@pytest.mark.slow
+def test_death_at_every_call_without_exchanges(scene: Scene, refusing: Operations) -> None:
+    sweep_deaths(scene, refusing, count(1), lambda at: WAYS).verdict()
+
+
+@pytest.mark.parametrize("op", ["resume", "abort"])
+def test_death_after_death_without_exchanges(scene: Scene, refusing: Operations, op: str) -> None:
+    sweep_second_deaths(scene, refusing, "exchanging", op, alternately, count(5, 9))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", ["resume", "abort"])
+@pytest.mark.parametrize("place", ["deleting", "exchanging", "setting", "applied"])
+def test_death_at_every_call_after_death_without_exchanges(
+    scene: Scene, refusing: Operations, place: str, op: str
+) -> None:
+    sweep_second_deaths(scene, refusing, place, op, lambda at: WAYS, count(1))
+
+
+def test_error_without_exchanges(scene: Scene, refusing: Operations) -> None:
+    sweep_errors(scene, refusing, lambda at: CODES[at % 3], count(2, SHARDS), alternately)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("for_good", [False, True])
+@pytest.mark.parametrize("code", CODES)
+def test_each_error_at_every_call_without_exchanges(
+    scene: Scene, refusing: Operations, code: int, for_good: bool
+) -> None:
+    sweep_errors(scene, refusing, lambda at: code, count(1), lambda at: WAYS, for_good=for_good)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+@pytest.mark.parametrize("on_error", ["keep-going", "stop"])
+def test_what_gave_way_comes_back_when_nothing_takes_its_place(
+    scene: Scene, refusing: Operations, on_error: str, for_good: bool
+) -> None:
+    """A rename fails: what stood at the path is neither away nor, at the end, removed."""
+    scene.renew()
+    failure = {"options": {**RESTORE, "on_error": on_error}, "first": STAGING}
+    log = refusing.run(scene.store, "restore", scene.id, **failure).log
+    assert_two_renames(log)
+    failure |= {"mode": "fail", "error": errno.EIO, "for_good": for_good}
+    ready = log.index("renameat state.new state")
+    renames = [at for at, line in enumerate(log, 1) if line.startswith("renameat") and at > ready]
+    for at in renames[1::3]:
+        scene.renew()
+        outcome = refusing.run(scene.store, "restore", scene.id, at=at, **failure)
+        # Where the journal has it, and says so, one entry may be away.
+        assert_whole(scene, scene.look(), announced=bool(outcome.error), away=1)
+        if outcome.error is None:
+            assert len(scene.staging()) <= int(for_good)
+        elif outcome.error != "restore-unfinished":
+            assert differences(scene.before, scene.look()) == []
+        else:
+            way = "abort" if on_error == "keep-going" else "resume"
+            expected = scene.before if on_error == "keep-going" else scene.wanted
+            Judge(scene, refusing).act(way)
+            assert differences(expected, scene.look()) == []
 
 
 # The same with a step left out: would it be seen?
@@ -361,7 +463,7 @@ def forgets(scene: Scene, operations: Operations, log: list[str], mutant: str) -
             done = operations.run(
                 scene.store, "restore", scene.id, mutant=mutant, **restore, **failure
             )
-            errors = Errors(scene, errno.EIO, for_good=False)
+            errors = Errors(scene, operations, errno.EIO, for_good=False)
             errors.judge(done, "abort", mutant)
             return "ready", errors
         case "resuming only clears away":

@@ -166,9 +166,9 @@ enum { KILL = 0, FAIL = 1, PASS_OVER = 2 };
 /* Answers the questions of process `pid` until it ends, and returns how many calls there were since the first one with a
    name that begins with `first` (NULL or empty: all). The `k`-th of these (0: none) meets what `mode` says; with `for_good`
    those after it too. `log` gets a line for each. Besides, the first call whose line begins with `forgotten` (NULL or empty:
-   none) is passed over. */
+   none) is passed over. Renames with one of the flags `refused` fail with `refusal`, as on a file system that has none. */
 long trap_serve(int listener, int pid, const char *first, long k, int mode, int error, int for_good, const char *forgotten,
-                char *log, size_t size)
+                unsigned refused, int refusal, char *log, size_t size)
 {
     long count = 0;
     int begun = !first || !*first;
@@ -191,8 +191,13 @@ long trap_serve(int listener, int pid, const char *first, long k, int mode, int 
             read_name((pid_t)question.pid, question.data.args[call->path], path, sizeof path);
         if (call->other >= 0)
             read_name((pid_t)question.pid, question.data.args[call->other], other, sizeof other);
+        int refuses = call->number == SYS_renameat2 && (question.data.args[4] & refused);
         begun = begun || !strncmp(path, first, strlen(first));
         struct seccomp_notif_resp answer = {question.id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+        if (refuses) {
+            answer.flags = 0;
+            answer.error = -refusal;
+        }
         if (begun) {
             count++;
             char line[600];
@@ -202,6 +207,7 @@ long trap_serve(int listener, int pid, const char *first, long k, int mode, int 
             if (forgotten && *forgotten && !strncmp(line, forgotten, strlen(forgotten))) {
                 forgotten = NULL;
                 answer.flags = 0;
+                answer.error = 0;
                 if (strstr(call->name, "write"))
                     answer.val = written(call->name, &question);
             }

@@ -47,6 +47,24 @@ def test_events_of_a_restore_in_place(store: Store, tree: Changed) -> None:
     assert list(stream) == []
 
 
+def test_every_file_is_told_however_many(store: Store, tmp_path: Path) -> None:
+    """The plan names some of them; who reads the events can have them all."""
+    top, count = tmp_path / "many", 10_050
+    top.mkdir()
+    for number in range(count):
+        (top / str(number)).touch()
+    store.create(top)
+    for number in range(count):
+        (top / str(number)).chmod(0o600)
+    plan, *files, done = [
+        event.data for event in store.restore_stream("latest") if event.event != "progress"
+    ]
+    assert plan["step_count"] == count and len(plan["steps"]) == 10_000
+    assert sorted(int(Path(one["path"]).name) for one in files) == list(range(count))
+    assert {one["action"] for one in files} == {"metadata"}
+    assert done["success"] and len(done["plan"]["steps"]) == 10_000
+
+
 def test_conflicts_are_told(store: Store, tree: Changed) -> None:
     store.create(tree.top)
     (tree.top / "sub" / "file-1").write_bytes(b"changed again")

@@ -84,6 +84,10 @@ pub struct LiveDiff {
     ignore: Fields,
     doubt: Doubt,
     found: VecDeque<Change>,
+    /// Where on disk it is.
+    place: Vec<u8>,
+    /// Paths on disk of the staging directories that were met: restores that are not finished.
+    pub unfinished: Vec<Vec<u8>>,
 }
 
 impl LiveDiff {
@@ -106,7 +110,17 @@ impl LiveDiff {
         };
         let top = Some(Top { old, parent, name });
         let (levels, scratch, found) = (Vec::new(), Vec::new(), VecDeque::new());
-        Ok(LiveDiff { top, shown, below, selection, folder, scratch, levels, ignore, doubt, found })
+        let (place, unfinished) = (path.as_os_str().as_bytes().to_vec(), Vec::new());
+        Ok(LiveDiff { top, shown, below, selection, folder, scratch, levels, ignore, doubt, found, place, unfinished })
+    }
+
+    /// The path on disk of a name in something that is shown as `path`.
+    fn path_on_disk(&self, path: &[u8], name: &[u8]) -> Vec<u8> {
+        let rest = path[self.shown.len()..].strip_prefix(b"/").unwrap_or(&path[self.shown.len()..]);
+        match rest {
+            b"" => join(&self.place, name),
+            rest => join(&join(&self.place, rest), name),
+        }
     }
 
     /// The path from the root of something that is shown as `path`.
@@ -215,10 +229,11 @@ impl LiveDiff {
     }
 
     /// Opens a directory on disk, and begins the selection among its names.
-    fn open(&self, dir: BorrowedFd, name: &[u8], path: &[u8], folder: &Folder) -> io::Result<Opened> {
+    fn open(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8], folder: &Folder) -> io::Result<Opened> {
         let handle = source::open_directory(dir, name)?;
-        let mut names = source::list(handle.as_fd())?;
-        names.retain(|name| !source::is_staging(name));
+        let (staging, names): (Vec<_>, Vec<_>) =
+            source::list(handle.as_fd())?.into_iter().partition(|name| source::is_staging(name));
+        self.unfinished.extend(staging.iter().map(|name| self.path_on_disk(path, name)).collect::<Vec<_>>());
         let inside = self.selection.enter(folder, || self.path_in_root(path), handle.as_fd(), &names);
         Ok(Opened { handle, names, inside })
     }

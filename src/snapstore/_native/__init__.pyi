@@ -444,8 +444,8 @@ class RestorePlan:
     def stage(
         self, name: str, note: bytes, *, verify: bool = False, goes_on: bool = False
     ) -> Task[Transaction]:
-        """Makes staging directories called `name`, and everything new in them; the plan cannot be used afterwards. When it
-        fails, they are removed. `note`: kept in the journal. `goes_on`: what cannot be had is left out."""
+        """Makes staging directories called `name`, and everything new in them; the plan can be told afterwards, not staged
+        again. When it fails, they are removed. `note`: kept in the journal. `goes_on`: what cannot be had is left out."""
 
 @final
 class Transaction:
@@ -631,6 +631,9 @@ class DirectoryDiff(Iterator[list[_Change]]):
         ignore: Sequence[str] = ...,
         content: bool = False,
     ) -> DirectoryDiff: ...
+    @property
+    def unfinished(self) -> list[bytes]:
+        """Paths on disk of staging directories of restores that were met until now."""
     def __iter__(self) -> DirectoryDiff: ...
     def __next__(self) -> list[_Change]: ...
 

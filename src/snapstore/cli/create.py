@@ -238,11 +238,7 @@ def print_result(result: "CreateResult", settings: Settings) -> None:
         for path in result.changed:
             render.note(f"  {render.name(path)}")
     for path in result.unfinished:
-        where = render.name(path.rpartition(b"/")[0])
-        render.warning(
-            f"a restore into {where} is not finished: what was taken may be mixed;"
-            f" snap restore --resume {where} finishes it, --abort takes it back"
-        )
+        render.warn_of_unfinished(path, "what was taken")
 
 
 def _print_summary(result: "CreateResult") -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,12 +86,15 @@ def command(
     kinds: set[str] = set()
     refs = [ref for ref in (old, new) if not _is_path(ref)]
     with open_store(settings, "r") as store, left_out.passed_over(store, settings, *refs):
-        changes = _noted(_changes(store, old, new, paths, **options), kinds)
+        found = _changes(store, old, new, paths, **options)
+        changes = _noted(found, kinds)
         if settings.json:
-            _print_json(old, new, changes, listed=not stat)
+            _print_json(old, new, changes, lambda: _unfinished(found), listed=not stat)
         else:
             with paged(settings):
                 _print(changes, stat=stat, name_only=name_only)
+            for path in _unfinished(found):
+                render.warn_of_unfinished(path, "what is there")
     if "unreadable" in kinds:
         return errors.PARTIAL
     return DIFFERENT if kinds else errors.OK
@@ -115,6 +118,12 @@ def _changes(
     if paths:
         raise Usage("a directory is compared as a whole", f"say which part: {old}:PATH {new}/PATH")
     return store.diff_directory(old, new, ignore=ignore, content=content, all=all)
+
+
+def _unfinished(changes: "Iterator[Change]") -> "list[bytes]":
+    """Staging directories that were met on disk."""
+    found: list[bytes] = getattr(changes, "unfinished", [])
+    return found
 
 
 def _is_directory(store: "Store", name: str) -> bool:
@@ -183,8 +192,16 @@ def _stat_rows(changes: "Iterable[Change]") -> Iterator[tuple[str, str]]:
         yield kind, f"{count:,}{size}" if count else ""
 
 
-def _print_json(old: str, new: str, changes: "Iterable[Change]", *, listed: bool) -> None:
+def _print_json(
+    old: str,
+    new: str,
+    changes: "Iterable[Change]",
+    unfinished: "Callable[[], list[bytes]]",
+    *,
+    listed: bool,
+) -> None:
     from snapstore import DiffStat
+    from snapstore.base.bytestext import path_fields
 
     counts = DiffStat()
 
@@ -194,5 +211,10 @@ def _print_json(old: str, new: str, changes: "Iterable[Change]", *, listed: bool
             if listed:
                 yield change.to_dict()
 
-    head = {"old": old, "new": new}
-    render.streamed(head, "changes", shown(), lambda: {"stat": counts.to_dict()})
+    def tail() -> dict[str, Any]:
+        return {
+            "stat": counts.to_dict(),
+            "unfinished": [path_fields(path) for path in unfinished()],
+        }
+
+    render.streamed({"old": old, "new": new}, "changes", shown(), tail)

@@ -248,6 +248,15 @@ def streamed(
     sys.stdout.write("\n]" + (f", {rest}" if rest else "") + "}\n")
 
 
+def warn_of_unfinished(path: bytes, what: str) -> None:
+    """Tells of a staging directory that a restore left behind."""
+    where = name(path.rpartition(b"/")[0])
+    warning(
+        f"a restore into {where} is not finished: {what} may be mixed;"
+        f" snap restore --resume {where} finishes it, --abort takes it back"
+    )
+
+
 # Tables and lists
 
 

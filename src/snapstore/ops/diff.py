@@ -9,7 +9,7 @@ from snapstore.base.bytestext import to_text
 from snapstore.base.errors import DamagedObject, InvalidArgument, PathNotFound, SourceNotFound
 from snapstore.model.findings import FIELDS, Change
 from snapstore.model.snapshot import Snapshot, require_ready
-from snapstore.ops import places
+from snapstore.ops import places, unfinished
 from snapstore.ops.selection import Rules, own_directories
 from snapstore.repository.open import Repository
 
@@ -61,7 +61,7 @@ def diff_directory(
     ignore: Sequence[str],
     content: bool,
     all: bool,
-) -> Iterator[Change]:
+) -> "DirectoryChanges":
     """Differences of what is on disk from a snapshot, or from a path in it; `all`: those too that
     its rules leave out.
 
@@ -95,7 +95,31 @@ def diff_directory(
                 content=content,
             )
         )
-    return itertools.chain.from_iterable(map(_changes, steps))
+    found = unfinished.find(repository, [os.path.realpath(directory)])
+    return DirectoryChanges(steps, [one.path for one in found])
+
+
+class DirectoryChanges(Iterator[Change]):
+    """Differences of what is on disk from a snapshot. `unfinished`: the staging directories of
+    restores that are not finished there, so that what is on disk may be mixed; those that are
+    further down are known when all differences were read.
+    """
+
+    def __init__(
+        self,
+        steps: "Sequence[_native.DirectoryDiff | _native.TreeDiff]",
+        unfinished: Iterable[bytes],
+    ) -> None:
+        self.unfinished = list(unfinished)
+        self._changes = itertools.chain.from_iterable(map(self._step, steps))
+
+    def __next__(self) -> Change:
+        return next(self._changes)
+
+    def _step(self, step: "_native.DirectoryDiff | _native.TreeDiff") -> Iterator[Change]:
+        yield from _changes(step)
+        if isinstance(step, _native.DirectoryDiff):
+            self.unfinished += [path for path in step.unfinished if path not in self.unfinished]
 
 
 def _rules(snapshot: Snapshot) -> Rules:

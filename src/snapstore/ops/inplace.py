@@ -3,10 +3,10 @@
 docs/design/004-restore-in-place.md says why it is done in this order.
 """
 
-import contextlib
 import os
 import time as clock
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from snapstore import _native
@@ -65,7 +65,7 @@ class _Restoring:
                 self.planning.compare(reader)
             if self.request.dry_run or self.plan.is_empty:
                 if not self.request.dry_run:
-                    self._move_head(None, unchanged=True)
+                    self._keep_head()
                 return self._result(safety, None, [])
             transaction = self._stage(safety)
             problems = self._apply(transaction)
@@ -112,7 +112,7 @@ class _Restoring:
             if request.verify:
                 request.emit("verified", {"files": transaction.verified_files})
             problems = self.meter.wait(transaction.apply(goes_on=request.goes_on))
-            for step in self.plan.steps:
+            for step in self.planning.steps() if request.is_watched else ():
                 request.emit("file", step.to_dict())
             request.settle()
             return problems
@@ -122,24 +122,23 @@ class _Restoring:
             _take_back(self.meter, transaction, self.request.target, error)
             raise
 
-    def _move_head(self, safety: str | None, *, unchanged: bool = False) -> None:
-        request, repository = self.request, self.repository
-        heads = repository.heads
-        if heads is None:
-            return
-        known = heads.find(request.source)
-        if unchanged and known is None and request.moves_head is None:
-            return
-        snapshot = request.moves_head
-        if snapshot is None and known is not None and not request.undoes:
-            snapshot = known.snapshot
-        if unchanged:
-            safety = known.safety if known else None
-        paths = tuple(to_text(step.target) for step in request.steps)
-        if unchanged and known:
-            paths = known.paths
-        with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
-            heads.put(Head(request.source, snapshot, safety, paths, clock.time_ns()))
+    def _move_head(self, safety: str | None) -> None:
+        request, heads = self.request, self.repository.heads
+        if heads is not None:
+            paths = tuple(to_text(step.target) for step in request.steps)
+            head = Head(request.source, request.moves_head, safety, paths, clock.time_ns())
+            heads.restored(head, undoes=request.undoes)
+
+    def _keep_head(self) -> None:
+        """Nothing differed: what there is to be undone stays what it was."""
+        request, heads = self.request, self.repository.heads
+        known = heads.find(request.source) if heads is not None else None
+        if known is None:
+            if request.moves_head is not None:
+                self._move_head(None)
+        elif heads is not None:
+            head = replace(known, snapshot=request.moves_head, time_ns=clock.time_ns())
+            heads.restored(head, undoes=request.undoes)
 
     def _finish(
         self,

@@ -1,6 +1,7 @@
 """Planning: the live tree taken, compared with what is wanted, and what follows approved."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from snapstore import _native
@@ -16,7 +17,7 @@ from snapstore.base.errors import (
 from snapstore.model.ids import new_ulid
 from snapstore.model.restoring import Conflict, PlannedStep, RestorePlan, Side
 from snapstore.ops import create as creating
-from snapstore.ops import livetree, places
+from snapstore.ops import livetree, places, unfinished
 from snapstore.ops.livetree import Missed
 from snapstore.ops.request import Request
 from snapstore.ops.running import Meter
@@ -110,6 +111,11 @@ class Planning:
     def _planned(self, reader: "_native.Reader", taker: creating.Taker) -> bool:
         """Plans; False when something has to be taken that was not, and all be compared again."""
         self.read_bytes += sum(root.result.read_bytes for root in taker.roots)
+        met = [
+            places.join(root.path, path) for root in taker.roots for path in root.result.unfinished
+        ]
+        told = unfinished.require_none_below(self.repository, met)
+        self.warnings += [text for text in told if text not in self.warnings]
         taken = {root.path: root for root in taker.roots}
         self.parts = [self._part(step, taken) for step in self.request.steps]
         decided: dict[tuple[int, bytes], bool] = {}
@@ -200,6 +206,11 @@ class Planning:
                     missed.append((number, below))
         return missed if len(missed) <= MAX_NAMED else []
 
+    def steps(self) -> Iterator[PlannedStep]:
+        """All of what the plan does, also when it was carried out; it names but the first ones."""
+        assert self.core is not None
+        return _steps(self.core, self.parts)
+
     # Conflicts
 
     def _conflicts(self, core: "_native.RestorePlan") -> list[Conflict]:
@@ -266,19 +277,18 @@ def _in_the_way(problems: Sequence[tuple[bytes, str, str]]) -> SnapstoreError:
     )
 
 
+def _steps(core: "_native.RestorePlan", parts: Sequence[_Part]) -> Iterator[PlannedStep]:
+    for start in range(0, len(core), STEPS_AT_ONCE):
+        for part, path, action, size in core.steps(start, STEPS_AT_ONCE):
+            yield PlannedStep(places.join(parts[part].path, path), action, size)
+
+
 def _described(
     core: "_native.RestorePlan", parts: Sequence[_Part], conflicts: list[Conflict]
 ) -> RestorePlan:
-    steps: list[PlannedStep] = []
-    while len(steps) < min(MAX_NAMED, len(core)):
-        batch = core.steps(len(steps), STEPS_AT_ONCE)
-        steps += [
-            PlannedStep(places.join(parts[part].path, path), action, size)
-            for part, path, action, size in batch
-        ]
     return RestorePlan(
         counts=core.counts(),
-        steps=steps[:MAX_NAMED],
+        steps=list(itertools.islice(_steps(core, parts), MAX_NAMED)),
         step_count=len(core),
         conflicts=conflicts,
         conflict_count=core.conflict_count,

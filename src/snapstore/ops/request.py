@@ -13,6 +13,10 @@ from snapstore.ops.targets import Step
 _MAX_STEPS = 1_000
 
 
+def silent(event: str, data: dict[str, Any]) -> None:
+    """Tells nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A restore in place. `extras`: `keep`, `delete`, or `delete-known` (what the base has)."""
@@ -39,7 +43,7 @@ class Request:
     time_limit_s: float | None = None
     stop: Callable[[], None] | None = None
     """Raises when the restore is to end."""
-    emit: Emit = lambda event, data: None
+    emit: Emit = silent
     settle: Callable[[], None] = lambda: None
     """Called when everything is exchanged and told; raises when it is to be taken back."""
     observer: Observer | None = None
@@ -61,6 +65,11 @@ class Request:
             )
         if len(self.steps) > _MAX_STEPS:
             raise InvalidArgument("too many roots to restore at once", hint="restore fewer of them")
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody is told what happens."""
+        return self.emit is not silent
 
     @property
     def goes_on(self) -> bool:

@@ -15,7 +15,7 @@ from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import commands, hooks, inplace, targets, undo, unfinished
 from snapstore.ops import restore as fresh
 from snapstore.ops.create import user
-from snapstore.ops.request import Request
+from snapstore.ops.request import Request, silent
 from snapstore.ops.running import Meter
 from snapstore.ops.targets import Step
 from snapstore.repository.open import Repository
@@ -84,7 +84,7 @@ def restore(
         verify=verify,
         moves_head=snapshot.id if whole else None,
         was_head=base.id if base is not None else None,
-        emit=emit or _silent,
+        emit=emit or silent,
         stop=stop,
         settle=settle or _nothing,
         observer=observer,
@@ -128,7 +128,7 @@ def take_back(
         moves_head=undo.undone(safety),
         was_head=was.id if was is not None else None,
         undoes=True,
-        emit=emit or _silent,
+        emit=emit or silent,
         stop=stop,
         settle=settle or _nothing,
         observer=observer,
@@ -186,10 +186,6 @@ def _known(options: Options) -> dict[str, Any]:
 def _time_limit_s(options: Options) -> float | None:
     limit = options.get("time_limit")
     return None if limit is None else duration_s(limit)
-
-
-def _silent(event: str, data: dict[str, Any]) -> None:
-    pass
 
 
 def _nothing() -> None:

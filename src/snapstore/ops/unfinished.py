@@ -35,18 +35,24 @@ def new_name() -> str:
 
 
 def places(repository: Repository, targets: Iterable[bytes]) -> list[bytes]:
-    """Staging directories at the top of these targets, or beside them; those of devices are with
-    the store.
+    """Staging directories at the top of these targets, or of a directory around them; those of
+    devices are with the store.
     """
     found = {}
     own = [] if repository.local is None else [os.path.realpath(os.fsencode(repository.local))]
     for target in targets:
-        for directory in (target, os.path.dirname(target), *own):
+        for directory in (target, *_around(target), *own):
             with contextlib.suppress(OSError), os.scandir(directory) as entries:
                 for entry in entries:
                     if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                         found[entry.path] = True
     return sorted(found)
+
+
+def _around(path: bytes) -> Iterator[bytes]:
+    while os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+        yield path
 
 
 def find(repository: Repository, targets: Iterable[bytes]) -> list[Unfinished]:
@@ -119,6 +125,23 @@ def require_none(repository: Repository, targets: Iterable[bytes]) -> None:
         )
 
 
+def require_none_below(repository: Repository, met: Iterable[bytes]) -> list[str]:
+    """RestoreUnfinished when one of these staging directories, which were met further down in a
+    target, has a journal of ours by which something has to be finished, or taken back. Of others,
+    which anybody could have made who may write there, the answer is what to warn of.
+    """
+    warnings = []
+    for directory in sorted({os.path.dirname(path) for path in met}):
+        states = {one.state for one in find(repository, [directory])}
+        if states - {"staging", "running", "damaged"}:
+            require_none(repository, [directory])
+        elif states - {"staging"}:
+            warnings.append(
+                f"a restore into {to_text(directory)} is not finished: what was there may be mixed"
+            )
+    return warnings
+
+
 def _open(one: Unfinished) -> "_native.Transaction | None":
     """The journal, held until the result is given up; None when nothing was begun."""
     opened = _native.open_transaction(one.path)
@@ -175,20 +198,9 @@ def _move_head(repository: Repository, one: Unfinished) -> None:
     note = one.note
     if repository.heads is None or note.get("store") != os.fspath(repository.path):
         return
-    known = repository.heads.find(note["source"])
-    snapshot = note.get("head")
-    if snapshot is None and known is not None and not note.get("undoes"):
-        snapshot = known.snapshot
-    with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
-        repository.heads.put(
-            Head(
-                note["source"],
-                snapshot,
-                note.get("safety"),
-                tuple(note["paths"]),
-                note["time_ns"],
-            )
-        )
+    paths, time_ns = tuple(note["paths"]), note["time_ns"]
+    head = Head(note["source"], note.get("head"), note.get("safety"), paths, time_ns)
+    repository.heads.restored(head, undoes=bool(note.get("undoes")))
 
 
 def kept(repository: Repository, targets: Iterable[bytes]) -> Unfinished | None:
@@ -209,9 +221,8 @@ def take_back(repository: Repository, one: Unfinished, meter: Meter) -> list[Pro
     problems = _revert(one, opened[0], meter)
     note, heads = one.note, repository.heads
     if heads is not None and note.get("store") == os.fspath(repository.path):
-        paths = tuple(note["paths"])
-        with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
-            heads.put(Head(note["source"], note.get("was"), None, paths, clock.time_ns()))
+        head = Head(note["source"], note.get("was"), None, tuple(note["paths"]), clock.time_ns())
+        heads.restored(head, undoes=True)
     return problems
 
 

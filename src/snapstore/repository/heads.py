@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from blake3 import blake3
@@ -53,6 +53,16 @@ class Heads:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(new, file)
+
+    def restored(self, head: Head, *, undoes: bool) -> None:
+        """A restore makes `head` that of its source. When it was of some paths only (no snapshot),
+        the snapshot stays what it was, unless it `undoes` another.
+        """
+        if head.snapshot is None and not undoes:
+            known = self.find(head.source)
+            head = replace(head, snapshot=known.snapshot if known is not None else None)
+        with contextlib.suppress(OSError):  # then the newest snapshot is taken for the head
+            self.put(head)
 
     def taken(self, source: str, id: str) -> None:
         """A create makes `id`, the snapshot that it took, the head."""

@@ -58,6 +58,8 @@ enum Fault {
     System(io::Error),
     /// The target is not as it was when the plan was made.
     Changed(&'static str),
+    /// Something is neither where it was nor where it is to be: nothing may follow.
+    Astray(io::Error),
 }
 
 impl From<io::Error> for Fault {
@@ -147,15 +149,15 @@ impl Exchange<'_> {
         let path = self.shown(record);
         let why = match &fault {
             Fault::Changed(why) => (*why).to_string(),
-            Fault::System(error) => reason(error),
+            Fault::System(error) | Fault::Astray(error) => reason(error),
         };
-        if self.goes_on {
+        if self.goes_on && !matches!(fault, Fault::Astray(_)) {
             self.problem(record, "exchange", why);
             return Ok(());
         }
         Err(match fault {
             Fault::Changed(_) => Error::TargetChanged(format!("cannot restore {path}: {why}")),
-            Fault::System(error) => Error::of_target(&format!("restore {path}"), &error),
+            Fault::System(error) | Fault::Astray(error) => Error::of_target(&format!("restore {path}"), &error),
         })
     }
 
@@ -256,11 +258,17 @@ impl Exchange<'_> {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
                 // A file system without exchanges: for a moment nothing is there, and the journal knows what is to come.
                 self.rename(End::Live, End::Aside(at), record, RenameFlags::NOREPLACE)?;
-                self.rename(End::Staged(at), End::Live, record, RenameFlags::NOREPLACE)?;
+                let Err(error) = self.rename(End::Staged(at), End::Live, record, RenameFlags::NOREPLACE) else {
+                    return Ok(());
+                };
+                if self.goes_on {
+                    // What stood there would go with the journal. Else that is used to go on from here, or back.
+                    self.rename(End::Aside(at), End::Live, record, RenameFlags::NOREPLACE).map_err(Fault::Astray)?;
+                }
+                Err(error.into())
             }
-            done => done?,
+            done => Ok(done?),
         }
-        Ok(())
     }
 
     fn exchange_back(&mut self, at: usize, record: &Record, staged: u64, found: &Identity) -> Done {

@@ -152,7 +152,7 @@ pub(super) struct Staged<'a> {
 
 impl Staged<'_> {
     /// The number under which `path`, below the wanted root, is staged, and the path below that.
-    fn staged<'p>(&self, path: &'p [u8]) -> Option<(usize, &'p [u8])> {
+    pub(super) fn staged<'p>(&self, path: &'p [u8]) -> Option<(usize, &'p [u8])> {
         let path = below(self.selection, path)?;
         match self.known.item(path)? {
             (at, Kind::Create | Kind::CreateAlone | Kind::Replace, rest) => Some((at, rest)),

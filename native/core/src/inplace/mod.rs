@@ -5,12 +5,14 @@
 //! exchanged. `docs/design/004-restore-in-place.md` says in which order, and what is true at each moment.
 
 mod exchange;
+mod found;
 mod journal;
 mod links;
 mod patch;
 mod plan;
 mod prepare;
 mod remove;
+mod space;
 mod stage;
 mod ways;
 
@@ -28,6 +30,7 @@ use crate::restore::Problem;
 
 use exchange::Exchange;
 use journal::Record;
+use patch::Patches;
 use prepare::{Area, Prepared, Top};
 use ways::Ways;
 
@@ -36,11 +39,25 @@ pub use plan::{Choices, Conflict, Extras, Item, Kind, Part, Plan, Strategy, Tree
 pub use prepare::Base;
 pub use stage::{StageOptions, StageResult};
 
+/// What is to be done, or was, item by item.
+#[derive(Clone)]
+pub struct Outline {
+    pub plan: Arc<Plan>,
+    patches: Arc<Patches>,
+}
+
+impl Outline {
+    /// Bytes that are written of an item, when it is patched.
+    pub fn patched_bytes(&self, number: usize) -> Option<u64> {
+        Some(self.patches.get(&number)?.iter().map(|(start, end)| end - start).sum())
+    }
+}
+
 /// A plan that can be carried out, not begun.
 pub struct Ready {
     reader: Arc<Reader>,
     parts: Vec<Part>,
-    pub plan: Plan,
+    pub outline: Outline,
     prepared: Prepared,
     /// What cannot be done, and is left out.
     pub problems: Vec<Problem>,
@@ -52,20 +69,16 @@ pub fn plan(reader: &Arc<Reader>, parts: Vec<(Part, Base)>, choices: &Choices, p
     let (parts, bases): (Vec<Part>, Vec<Base>) = parts.into_iter().unzip();
     let mut plan = plan::plan(reader, &parts, choices, progress)?;
     plan.bases = bases.iter().map(|base| base.path.clone()).collect();
-    let (prepared, problems) = prepare::prepare(reader, &parts, &mut plan, &bases, progress)?;
-    Ok(Ready { reader: reader.clone(), parts, plan, prepared, problems })
+    let (prepared, patches, problems) = prepare::prepare(reader, &parts, &mut plan, &bases, progress)?;
+    let outline = Outline { plan: Arc::new(plan), patches: Arc::new(patches) };
+    Ok(Ready { reader: reader.clone(), parts, outline, prepared, problems })
 }
 
 impl Ready {
-    /// Bytes that are written of an item, when it is patched.
-    pub fn patched_bytes(&self, number: usize) -> Option<u64> {
-        Some(self.prepared.patches.get(&number)?.iter().map(|(start, end)| end - start).sum())
-    }
-
     /// Stages everything and makes the journal ready. When that fails, nothing is left of it.
     pub fn stage(self, options: &StageOptions, progress: &Progress) -> Result<(Transaction, StageResult)> {
-        let Ready { reader, parts, plan, prepared, .. } = self;
-        stage::stage(&reader, &parts, &plan, prepared, options, progress)
+        let Ready { reader, parts, outline, prepared, .. } = self;
+        stage::stage(&reader, &parts, &outline, prepared, options, progress)
     }
 }
 
@@ -86,7 +99,7 @@ impl Transaction {
         let (Some(above), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(Error::TargetInvalid("this is not a staging directory".into()));
         };
-        let top = prepare::open_top(above)?;
+        let top = found::open_top(above)?;
         let mut here = [Top::new(above.to_path_buf(), top)?];
         let staging = stage::open_areas(&mut here, &[(0, Vec::new())], name)?;
         let Some(head) = journal::read_head(staging[0].as_fd())? else {
@@ -101,7 +114,7 @@ impl Transaction {
         let mut tops = Vec::new();
         for path in &head.tops {
             let path = PathBuf::from(std::ffi::OsString::from_vec(path.clone()));
-            let fd = prepare::open_top(&path)?;
+            let fd = found::open_top(&path)?;
             tops.push(Top::new(path, fd)?);
         }
         // The first one has the plan and the state, and goes last.
@@ -221,7 +234,7 @@ pub fn remove_remains(path: &Path) -> Result<()> {
         return Err(Error::TargetInvalid("this is not a staging directory".into()));
     }
     let failed = |e: std::io::Error| Error::of_target("remove the staging directory", &e);
-    let mut top = [Top::new(above.to_path_buf(), prepare::open_top(above)?)?];
+    let mut top = [Top::new(above.to_path_buf(), found::open_top(above)?)?];
     let name = name.to_str().ok_or_else(|| Error::TargetInvalid("this is not a staging directory".into()))?;
     let staging = stage::open_areas(&mut top, &[(0, Vec::new())], name)?;
     remove::contents(staging[0].as_fd()).map_err(failed)?;

@@ -2,6 +2,7 @@
 //!
 //! A staged file holds the ranges packed; a hole in one of them is a hole to be made.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -25,6 +26,8 @@ const LARGEST_BLOCK: u64 = 1 << 16;
 const MAX_RANGES: usize = 1 << 20;
 
 pub(super) type Range = (u64, u64);
+/// The ranges of files that need not be written whole, by the number of their items.
+pub(super) type Patches = HashMap<usize, Vec<Range>>;
 
 /// The chunks of a file, in order, each with its beginning.
 struct Chunks<'r> {

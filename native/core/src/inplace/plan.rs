@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use crate::diff::{fields, same_type, Fields};
 use crate::error::Result;
 use crate::id::Id;
-use crate::node::{Directory, Entry, What};
+use crate::node::{Directory, Entry, Root, What};
 use crate::progress::{add, Progress};
 use crate::reader::Reader;
 use crate::restore::Selection;
@@ -43,6 +43,16 @@ pub struct Part {
     /// Only these paths below the wanted root, and what is below them.
     pub paths: Option<Vec<Vec<u8>>>,
     pub extras: Extras,
+}
+
+impl Part {
+    /// The root that is wanted, and what of it.
+    pub(super) fn chosen(&self, reader: &Reader) -> Result<(Root, Selection)> {
+        let (root, below) = (reader.root(&self.wanted.root)?, &self.wanted.below[..]);
+        let strip = (!below.is_empty()).then_some(below);
+        let selection = Selection::resolve(reader, &root, self.paths.as_deref(), strip)?;
+        Ok((root, selection))
+    }
 }
 
 /// Who wins where both sides changed.
@@ -135,10 +145,7 @@ pub fn plan(reader: &Reader, parts: &[Part], choices: &Choices, progress: &Progr
     let mut plan = Plan::default();
     for (number, part) in parts.iter().enumerate() {
         plan.kept.push(HashSet::new());
-        let wanted = reader.root(&part.wanted.root)?;
-        let below = &part.wanted.below[..];
-        let selection =
-            Selection::resolve(reader, &wanted, part.paths.as_deref(), (!below.is_empty()).then_some(below))?;
+        let (wanted, selection) = part.chosen(reader)?;
         let live = part.live.map(|id| reader.root(&id)).transpose()?;
         let head = match &part.head {
             Some(tree) => lookup(reader, &reader.root(&tree.root)?.entry, &tree.below)?,

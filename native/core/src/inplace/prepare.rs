@@ -2,30 +2,28 @@
 //! anything is.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{fstatvfs, openat, statx, AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags, CWD};
+use rustix::fs::{fstatvfs, FileType, StatVfsMountFlags};
 
-use super::journal::{Action, Attributes, Identity, Pair, Record};
-use super::patch::{self, Medium, Range};
+use super::found::{
+    attributes_of, check_same, count_names, in_the_way, look, look_at, open_device, open_top, there, wanted_attributes,
+    Blocked, Found, APPEND, IMMUTABLE, MOUNT_ROOT,
+};
+use super::journal::{Action, Identity, Pair, Record};
+use super::patch::{self, Medium, Patches, Range};
 use super::plan::{Item, Kind, Part, Plan};
-use super::ways::{by_descriptor, mount_of, split, Ways};
-use crate::diff::same_type;
-use crate::error::{reason, show, show_path, Error, Result};
-use crate::node::{Entry, Time, What};
+use super::ways::{mount_of, split, Ways};
+use crate::error::{show, show_path, Error, Result};
+use crate::node::{Entry, What};
 use crate::progress::{add, Progress};
 use crate::reader::Reader;
 use crate::restore::Problem;
 use crate::source;
-use crate::take::entry_of;
 use crate::walk::join;
 
-const IMMUTABLE: u64 = 0x10;
-const APPEND: u64 = 0x20;
-const MOUNT_ROOT: u64 = 0x2000;
 /// Smaller files are written whole.
 const PATCH_MIN: u64 = 8 << 20;
 
@@ -58,48 +56,8 @@ pub(super) struct Prepared {
     pub(super) places: Vec<(usize, Vec<u8>)>,
     /// One for each item, by number, then those of directories that are touched. What is staged has no inode yet.
     pub(super) records: Vec<Record>,
-    /// The ranges of files that need not be written whole, by number.
-    pub(super) patches: HashMap<usize, Vec<Range>>,
     /// Which parts are devices, whose content is replaced.
     pub(super) devices: Vec<bool>,
-}
-
-/// What the disk says of a name.
-struct Found {
-    stat: source::Stat,
-    attributes: u64,
-}
-
-fn look(dir: BorrowedFd, name: &[u8]) -> io::Result<Option<Found>> {
-    match source::statx_at(dir, name) {
-        Ok((stat, attributes)) => Ok(Some(Found { stat, attributes })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-pub(super) fn open_top(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(CWD, path, flags, Mode::empty())
-        .map_err(|e| Error::of_target(&format!("open the directory {}", show_path(path)), &e.into()))
-}
-
-/// Opens a block device for reading, and alone: one that is mounted, or part of another, is busy.
-pub(super) fn open_device(dir: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(dir, name, flags, Mode::empty())?)
-}
-
-/// Why an item cannot be carried out.
-enum Blocked {
-    Changed(&'static str),
-    Way(String),
-}
-
-impl From<io::Error> for Blocked {
-    fn from(error: io::Error) -> Blocked {
-        Blocked::Way(reason(&error))
-    }
 }
 
 struct Preparing<'a> {
@@ -123,7 +81,7 @@ pub(super) fn prepare(
     plan: &mut Plan,
     bases: &[Base],
     progress: &Progress,
-) -> Result<(Prepared, Vec<Problem>)> {
+) -> Result<(Prepared, Patches, Vec<Problem>)> {
     let mut preparing = Preparing {
         tops: Vec::new(),
         areas: Vec::new(),
@@ -183,7 +141,7 @@ pub(super) fn prepare(
     let Preparing { tops, areas, places, .. } = preparing;
     let areas = areas.into_iter().map(|(area, _)| area).collect();
     let devices = bases.iter().map(|base| base.journal.is_some()).collect();
-    Ok((Prepared { tops, areas, places, records, patches, devices }, problems))
+    Ok((Prepared { tops, areas, places, records, devices }, patches, problems))
 }
 
 impl Preparing<'_> {
@@ -547,61 +505,4 @@ fn is_directory(entry: &Option<Entry>) -> bool {
 
 fn is_large(entry: &Option<Entry>) -> bool {
     matches!(entry.as_ref().map(|entry| &entry.what), Some(What::File { size, .. }) if *size >= PATCH_MIN)
-}
-
-fn in_the_way(found: &Found) -> Blocked {
-    Blocked::Way(match found.stat.kind {
-        FileType::Socket => "a socket is in the way".into(),
-        _ => "something is in the way that was not taken: it is new, or unreadable, or left out by the rules".into(),
-    })
-}
-
-fn look_at(fd: BorrowedFd) -> io::Result<Option<Found>> {
-    Ok(Some(Found { stat: source::stat_fd(fd)?, attributes: attributes_of(fd)? }))
-}
-
-fn attributes_of(fd: BorrowedFd) -> io::Result<u64> {
-    Ok(statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?.stx_attributes.bits())
-}
-
-fn count_names(ways: &mut Ways, path: &[u8]) -> io::Result<usize> {
-    let fd = ways.open(path)?;
-    let readable =
-        rustix::fs::open(by_descriptor(fd), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(source::list(readable.as_fd())?.len())
-}
-
-/// Fails unless what was found is what was taken just before.
-fn check_same(live: &Entry, found: &Found) -> std::result::Result<(), Blocked> {
-    if found.attributes & (IMMUTABLE | APPEND) != 0 {
-        return Err(Blocked::Way("it is immutable (chattr -i, -a)".into()));
-    }
-    let now = entry_of(&found.stat, Box::default());
-    let is_link = found.stat.kind == FileType::Symlink;
-    let is_type = if is_link { matches!(live.what, What::Symlink(_)) } else { same_type(live, &now) };
-    if !is_type {
-        return Err(Blocked::Changed("something else is there by now"));
-    }
-    if found.stat.kind == FileType::Directory {
-        return Ok(());
-    }
-    let size = match live.what {
-        What::File { size, .. } => size,
-        _ => found.stat.size,
-    };
-    let meta = |mode: u16, uid: u32, gid: u32, mtime: Time| (mode, uid, gid, mtime);
-    let same = size == found.stat.size
-        && meta(live.mode, live.uid, live.gid, live.mtime) == meta(now.mode, now.uid, now.gid, now.mtime);
-    match same {
-        true => Ok(()),
-        false => Err(Blocked::Changed("it is being changed")),
-    }
-}
-
-pub(super) fn wanted_attributes(entry: &Entry, xattrs: Option<crate::node::XattrSet>) -> Attributes {
-    Attributes { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs }
-}
-
-pub(super) fn there(stat: &source::Stat, xattrs: Option<crate::node::XattrSet>) -> Attributes {
-    Attributes { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs }
 }

@@ -1,27 +1,29 @@
 //! Staging: everything new is made beside the target, complete with attributes, before anything in the target changes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use rustix::fs::{fstatvfs, ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
+use rustix::fs::{ftruncate, ioctl_ficlone, mkdirat, openat, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::exchange::{aside_name, set_attributes, within, Kept};
+use super::found::{open_device, there, wanted_attributes};
 use super::journal::{self, Action, Attributes, Head, Record, State};
 use super::links::{Known, Staged};
-use super::patch::{self, Layout, Medium};
+use super::patch::{self, Layout, Medium, Patches};
 use super::plan::{Item, Kind, Part, Plan};
-use super::prepare::{self, there, wanted_attributes, Prepared, Top};
+use super::prepare::{join_path, Prepared, Top};
 use super::remove;
+use super::space::Staging;
 use super::ways::by_descriptor;
-use super::{Area, Transaction};
+use super::{Area, Outline, Transaction};
 use crate::error::{show, Error, Result};
 use crate::node::{Directory, Entry, What};
 use crate::progress::{add, Progress};
 use crate::reader::Reader;
-use crate::restore::{self, staged_name, Batch, Live, Problem, Restored, Selection};
+use crate::restore::{self, staged_name, Batch, Live, Problem, Restored};
 use crate::source;
 
 /// How it is staged.
@@ -119,12 +121,12 @@ fn make_area(tops: &mut [Top], (top, path): &Area, name: &str) -> Result<()> {
 pub(super) fn stage(
     reader: &Arc<Reader>,
     parts: &[Part],
-    plan: &Plan,
+    outline: &Outline,
     prepared: Prepared,
     options: &StageOptions,
     progress: &Progress,
 ) -> Result<(Transaction, StageResult)> {
-    let Prepared { mut tops, areas, places, records, patches, devices } = prepared;
+    let Prepared { mut tops, areas, places, records, devices } = prepared;
     let head = Head {
         tops: tops.iter().map(|top| top.path.as_os_str().as_bytes().to_vec()).collect(),
         areas: areas.clone(),
@@ -136,9 +138,9 @@ pub(super) fn stage(
     let mut filling = Filling {
         reader,
         parts,
-        plan,
+        plan: &outline.plan,
         places: &places,
-        patches: &patches,
+        patches: &outline.patches,
         devices: &devices,
         options,
         progress,
@@ -159,7 +161,7 @@ struct Filling<'a> {
     parts: &'a [Part],
     plan: &'a Plan,
     places: &'a [(usize, Vec<u8>)],
-    patches: &'a HashMap<usize, Vec<patch::Range>>,
+    patches: &'a Patches,
     /// Which parts are devices.
     devices: &'a [bool],
     options: &'a StageOptions,
@@ -173,9 +175,9 @@ impl Filling<'_> {
             restore::make_staged_directories(staging, transaction.records.len())?;
         }
         let patched = self.patch_all(transaction)?;
-        for area in 0..transaction.areas.len() {
-            self.check_space(transaction, area, &patched)?;
-        }
+        let (reader, parts, plan, progress) = (self.reader, self.parts, self.plan, self.progress);
+        let (records, directories) = (&transaction.records, &transaction.staging);
+        Staging { reader, parts, plan, records, done: &patched, directories, progress }.check_space()?;
         for part in 0..self.parts.len() {
             for area in 0..transaction.areas.len() {
                 self.write_part(transaction, part, area, &patched)?;
@@ -187,27 +189,6 @@ impl Filling<'_> {
         transaction.set_state(State::Ready)
     }
 
-    /// Fails when what is to be written certainly does not fit.
-    fn check_space(&self, transaction: &Transaction, area: usize, patched: &HashSet<usize>) -> Result<()> {
-        let of_area = |(number, item): &(usize, &Item)| {
-            item.is_staged() && transaction.records[*number].area == area && !patched.contains(number)
-        };
-        // Of a file with holes, and of several links, it is not known here what they take.
-        let bytes = |item: &Item| match item.wanted.as_ref().map(|wanted| &wanted.what) {
-            Some(What::File { size, holes: None, .. }) => *size,
-            _ => 0,
-        };
-        let needed: u64 = self.plan.items.iter().enumerate().filter(of_area).map(|(_, item)| bytes(item)).sum();
-        let Ok(space) = fstatvfs(&transaction.staging[area]) else { return Ok(()) };
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        match needed > free {
-            true => Err(Error::NoSpace(format!(
-                "no space left: the restore needs {needed} bytes beside the target, where {free} are free"
-            ))),
-            false => Ok(()),
-        }
-    }
-
     fn write_part(
         &mut self,
         transaction: &Transaction,
@@ -216,9 +197,7 @@ impl Filling<'_> {
         patched: &HashSet<usize>,
     ) -> Result<()> {
         let tree = &self.parts[part].wanted;
-        let root = self.reader.root(&tree.root)?;
-        let below = (!tree.below.is_empty()).then_some(&tree.below[..]);
-        let selection = Selection::resolve(self.reader, &root, self.parts[part].paths.as_deref(), below)?;
+        let (root, selection) = self.parts[part].chosen(self.reader)?;
         let mut batch = Vec::new();
         for (number, item) in self.plan.items.iter().enumerate() {
             let counts = item.part == part && item.is_staged() && transaction.records[number].area == area;
@@ -257,7 +236,7 @@ impl Filling<'_> {
         self.result.problems.extend(restored.problems.into_iter().map(|problem| {
             let rest = problem.path.strip_prefix(&below[..]).unwrap_or(&problem.path);
             let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-            Problem { path: super::prepare::join_path(base, rest), ..problem }
+            Problem { path: join_path(base, rest), ..problem }
         }));
         Ok(())
     }
@@ -332,7 +311,7 @@ impl Filling<'_> {
         let failed = |e: std::io::Error| Error::of_target("prepare the device", &e);
         let staging = staging[record.area].as_fd();
         let (dir, name) = tops[record.top].ways.parent_of(&record.path).map_err(failed)?;
-        let from = prepare::open_device(dir, name).map_err(failed)?;
+        let from = open_device(dir, name).map_err(failed)?;
         let size = source::length(from.as_fd()).map_err(failed)?;
         let Action::Replace { found, .. } = record.action else { return Ok(()) };
         let new = create(staging, &staged_name(record.number))?;
@@ -386,7 +365,7 @@ impl Filling<'_> {
             for (what, reason) in set_attributes(new.as_fd(), &attributes).map_err(failed)? {
                 self.result.problem_count += 1;
                 let top = tops[record.top].path.as_os_str().as_bytes();
-                let path = prepare::join_path(top, &record.path);
+                let path = join_path(top, &record.path);
                 self.result.problems.push(Problem { path, what, reason });
             }
             return Ok(true);
@@ -430,7 +409,7 @@ pub(super) fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
 
 /// The directory, below the root, that an item of a part is in.
 fn above(below: &[u8], path: &[u8]) -> Vec<u8> {
-    let whole = super::prepare::join_path(below, path);
+    let whole = join_path(below, path);
     match whole.is_empty() {
         true => whole,
         false => super::ways::split(&whole).0.to_vec(),
@@ -452,8 +431,8 @@ fn alone(item: &Item, wanted: &Entry) -> Entry {
 
 /// The path by which the staging directory of an area is told to people.
 pub(super) fn shown_area(top: &Top, path: &[u8], name: &str) -> Vec<u8> {
-    let dir = super::prepare::join_path(top.path.as_os_str().as_bytes(), path);
-    super::prepare::join_path(&dir, name.as_bytes())
+    let dir = join_path(top.path.as_os_str().as_bytes(), path);
+    join_path(&dir, name.as_bytes())
 }
 
 /// Opens a directory that is known for reference only, so that it can be flushed.

@@ -292,7 +292,7 @@ fn a_way_leads_through_no_link_and_to_nothing_above() {
     fs::create_dir_all(place.path().join("top/a/b")).unwrap();
     fs::create_dir(place.path().join("other")).unwrap();
     std::os::unix::fs::symlink("../../other", place.path().join("top/a/link")).unwrap();
-    let mut ways = Ways::new(prepare::open_top(&place.path().join("top")).unwrap());
+    let mut ways = Ways::new(found::open_top(&place.path().join("top")).unwrap());
     assert!(ways.open(b"a/b").is_ok());
     assert!(ways.open(b"a/link").is_err());
     assert!(ways.open(b"a/b/c").is_err());
