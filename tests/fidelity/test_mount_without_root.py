@@ -162,7 +162,7 @@ def test_from_mounting_to_unmounting(machine: Machine) -> None:
         (line,) = [
             line
             for line in Path(f"/proc/{machine.process.pid}/mountinfo").read_text().splitlines()
-            if " fuse.snapstore " in line
+            if f" {machine.home}/mnt " in line
         ]
         assert {"ro", "nosuid", "nodev"} <= set(line.split()[5].split(","))
 
