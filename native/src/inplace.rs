@@ -188,13 +188,22 @@ impl RestorePlan {
 
 #[pyclass(frozen, module = "snapstore._native")]
 pub struct Transaction {
-    inner: Arc<Mutex<inplace::Transaction>>,
+    inner: Arc<Mutex<Option<inplace::Transaction>>>,
     staged: StageResult,
+}
+
+/// What a transaction that is still held does.
+fn with<T>(
+    inner: &Mutex<Option<inplace::Transaction>>,
+    work: impl FnOnce(&mut inplace::Transaction) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let let_go = || Error::Internal("the journal of a restore was let go before".into());
+    work(held(inner).as_mut().ok_or_else(let_go)?)
 }
 
 impl Transaction {
     fn new(transaction: inplace::Transaction, staged: StageResult) -> Transaction {
-        Transaction { inner: Arc::new(Mutex::new(transaction)), staged }
+        Transaction { inner: Arc::new(Mutex::new(Some(transaction))), staged }
     }
 }
 
@@ -202,14 +211,20 @@ impl Transaction {
 impl Transaction {
     /// `staging`, `ready`, `reverting`, `applied` or `removing`.
     #[getter]
-    fn state(&self) -> &'static str {
-        held(&self.inner).state().word()
+    fn state(&self) -> PyResult<&'static str> {
+        with(&self.inner, |transaction| Ok(transaction.state().word())).map_err(raise)
     }
 
     /// The paths of its staging directories.
     #[getter]
-    fn places(&self, py: Python<'_>) -> Vec<Py<PyBytes>> {
-        held(&self.inner).places().iter().map(|path| bytes(py, path)).collect()
+    fn places(&self, py: Python<'_>) -> PyResult<Vec<Py<PyBytes>>> {
+        let places = with(&self.inner, |transaction| Ok(transaction.places())).map_err(raise)?;
+        Ok(places.iter().map(|path| bytes(py, path)).collect())
+    }
+
+    /// Lets go of the journal, as far as it is still there: others may work with it.
+    fn close(&self) {
+        held(&self.inner).take();
     }
 
     #[getter]
@@ -241,25 +256,26 @@ impl Transaction {
     #[pyo3(signature = (*, goes_on = false, again = false))]
     fn apply(&self, goes_on: bool, again: bool) -> PyResult<Task> {
         let inner = self.inner.clone();
-        let work = move |progress: &Progress| held(&inner).apply(goes_on, again, progress);
+        let work =
+            move |progress: &Progress| with(&inner, |transaction| transaction.apply(goes_on, again, progress));
         Task::spawn(Arc::default(), work, told)
     }
 
     /// Takes back everything that was exchanged, and removes the journal.
     fn revert(&self) -> PyResult<Task> {
         let inner = self.inner.clone();
-        Task::spawn(Arc::default(), move |progress: &Progress| held(&inner).revert(progress), told)
+        let work = move |progress: &Progress| with(&inner, |transaction| transaction.revert(progress));
+        Task::spawn(Arc::default(), work, told)
     }
 
     /// Removes what was replaced, and the journal.
     fn remove(&self, py: Python<'_>) -> PyResult<()> {
         let inner = &self.inner;
-        py.detach(|| {
-            let mut transaction = held(inner);
+        let work = |transaction: &mut inplace::Transaction| {
             let applied = matches!(transaction.state(), State::Applied | State::Removing);
             transaction.remove(applied)
-        })
-        .map_err(raise)
+        };
+        py.detach(|| with(inner, work)).map_err(raise)
     }
 }
 

@@ -94,3 +94,25 @@ def test_what_somebody_else_made_below_is_told_and_hinders_nobody(
         assert "a restore into " in warning
         assert "srv/app is not finished" in warning
         assert fake.exists()
+
+
+@pytest.mark.parametrize("act", ["abort", "resume"])
+def test_whoever_handles_the_error_may_bring_it_to_an_end(
+    tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """The journal is let go although the error keeps alive what it went through."""
+
+    def die(*arguments: object) -> None:
+        raise RuntimeError
+
+    with snapstore.init(tmp_path / "store") as store:
+        store.create(top)
+        change(top)
+        monkeypatch.setattr("snapstore.ops.inplace._Restoring._apply", die)
+        try:
+            restore(store, top / "app")
+        except RuntimeError:
+            getattr(store, act)(top / "app")
+        assert not store.unfinished(top / "app")
+        text = "taken" if act == "resume" else "changed since"
+        assert (top / "app/file").read_text() == text

@@ -449,7 +449,10 @@ class RestorePlan:
 
 @final
 class Transaction:
-    """A restore whose journal is on disk. While it exists, no other process works with that journal."""
+    """A restore whose journal is on disk. Until it is closed, or gone, nobody else works with that journal."""
+
+    def close(self) -> None:
+        """Lets go of the journal: an error that is being handled keeps this object alive."""
 
     @property
     def state(self) -> str:

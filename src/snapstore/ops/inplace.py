@@ -6,6 +6,7 @@ docs/design/004-restore-in-place.md says why it is done in this order.
 import os
 import time as clock
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -67,10 +68,10 @@ class _Restoring:
                 if not self.request.dry_run:
                     self._keep_head()
                 return self._result(safety, None, [])
-            transaction = self._stage(safety)
-            problems = self._apply(transaction)
-            self._move_head(safety)
-            return self._finish(transaction, safety, problems)
+            with closing(self._stage(safety)) as transaction:
+                problems = self._apply(transaction)
+                self._move_head(safety)
+                return self._finish(transaction, safety, problems)
 
     @property
     def plan(self) -> RestorePlan:

@@ -92,9 +92,11 @@ def _look(path: bytes) -> Unfinished:
     if opened is None:
         return Unfinished(path, above, "staging")
     transaction, note = opened
+    with contextlib.closing(transaction):
+        state = transaction.state
     record = canonical.decode(note) if note else {}  # {}: only the directory is left
     target = from_text(record["target"]) if "target" in record else above
-    return Unfinished(path, target, transaction.state, record)
+    return Unfinished(path, target, state, record)
 
 
 def require_none(repository: Repository, targets: Iterable[bytes]) -> None:
@@ -116,7 +118,8 @@ def require_none(repository: Repository, targets: Iterable[bytes]) -> None:
                 **one.to_dict(),
             )
         if one.state == "staging":
-            _clear(one, _open(one))  # nothing in the target was changed
+            with _opened(one) as transaction:
+                _clear(one, transaction)  # nothing in the target was changed
             continue
         raise RestoreUnfinished(
             f"a restore into {where} was interrupted ({one.state})",
@@ -142,10 +145,17 @@ def require_none_below(repository: Repository, met: Iterable[bytes]) -> list[str
     return warnings
 
 
-def _open(one: Unfinished) -> "_native.Transaction | None":
-    """The journal, held until the result is given up; None when nothing was begun."""
+@contextlib.contextmanager
+def _opened(one: Unfinished) -> "Iterator[_native.Transaction | None]":
+    """The journal, held meanwhile; None when nothing was begun. It is let go even while an error is
+    handled, which keeps all that it went through: whoever handles it may abort or resume.
+    """
     opened = _native.open_transaction(one.path)
-    return opened[0] if opened is not None else None
+    if opened is None:
+        yield None
+        return
+    with contextlib.closing(opened[0]) as transaction:
+        yield transaction
 
 
 def _clear(one: Unfinished, transaction: "_native.Transaction | None") -> None:
@@ -155,9 +165,8 @@ def _clear(one: Unfinished, transaction: "_native.Transaction | None") -> None:
         transaction.remove()
 
 
-def _of(
-    repository: Repository, target: bytes
-) -> Iterator[tuple[Unfinished, "_native.Transaction | None"]]:
+def _of(repository: Repository, target: bytes) -> list[Unfinished]:
+    """What was begun in a target, none of which is under way. RestoreUnfinished, TargetInvalid."""
     found = find(repository, [target])
     if not found:
         raise TargetInvalid(
@@ -167,31 +176,36 @@ def _of(
         if one.state in ("running", "damaged"):
             what = "is under way" if one.state == "running" else "has a damaged journal"
             raise RestoreUnfinished(f"the restore into {to_text(one.target)} {what}", hint=None)
-        yield one, _open(one)
+    return found
 
 
 def resume(repository: Repository, target: bytes, observer: Observer | None) -> list[Unfinished]:
     """Finishes what was begun, as it was planned; gives what it found. Of a restore that had
     changed nothing yet, what it had prepared is removed. RestoreUnfinished, TargetInvalid.
     """
-    done = []
-    for one, transaction in _of(repository, target):
-        if transaction is None or one.state == "staging":
-            _clear(one, transaction)
-        elif one.state == "reverting":
-            raise RestoreUnfinished(
-                f"the restore into {to_text(one.target)} is being taken back",
-                hint=f"restore --abort {to_text(one.target)} goes on with that",
-                **one.to_dict(),
-            )
-        else:
-            meter = Meter("restore", observer)
-            if one.state == "ready":
-                meter.wait(transaction.apply(again=True))
-            _move_head(repository, one)
-            transaction.remove()
-        done.append(one)
-    return done
+    found = _of(repository, target)
+    for one in found:
+        with _opened(one) as transaction:
+            if transaction is None or one.state == "staging":
+                _clear(one, transaction)
+            else:
+                _finish(repository, one, transaction, Meter("restore", observer))
+    return found
+
+
+def _finish(
+    repository: Repository, one: Unfinished, transaction: "_native.Transaction", meter: Meter
+) -> None:
+    if one.state == "reverting":
+        raise RestoreUnfinished(
+            f"the restore into {to_text(one.target)} is being taken back",
+            hint=f"restore --abort {to_text(one.target)} goes on with that",
+            **one.to_dict(),
+        )
+    if one.state == "ready":
+        meter.wait(transaction.apply(again=True))
+    _move_head(repository, one)
+    transaction.remove()
 
 
 def _move_head(repository: Repository, one: Unfinished) -> None:
@@ -215,10 +229,10 @@ def take_back(repository: Repository, one: Unfinished, meter: Meter) -> list[Pro
     """Goes back to what a kept journal holds; gives what could not be set as it was.
     RestoreUnfinished.
     """
-    opened = _native.open_transaction(one.path)
-    if opened is None:
-        raise TargetInvalid(f"the journal in {to_text(one.path)} is gone")
-    problems = _revert(one, opened[0], meter)
+    with _opened(one) as transaction:
+        if transaction is None:
+            raise TargetInvalid(f"the journal in {to_text(one.path)} is gone")
+        problems = _revert(one, transaction, meter)
     note, heads = one.note, repository.heads
     if heads is not None and note.get("store") == os.fspath(repository.path):
         head = Head(note["source"], note.get("was"), None, tuple(note["paths"]), clock.time_ns())
@@ -240,17 +254,17 @@ def abort(repository: Repository, target: bytes, observer: Observer | None) -> l
     """Takes back what was begun; gives what it found. RestoreUnfinished when it was finished and
     only has to be cleared away: then `undo` takes it back.
     """
-    done = []
-    for one, transaction in _of(repository, target):
-        if transaction is None or one.state == "staging":
-            _clear(one, transaction)
-        elif one.state == "removing":
+    found = _of(repository, target)
+    for one in found:
+        if one.state == "removing":
             raise RestoreUnfinished(
                 f"the restore into {to_text(one.target)} was finished, but for what it replaced",
                 hint=f"restore --resume {to_text(one.target)}, then undo",
                 **one.to_dict(),
             )
-        else:
-            _revert(one, transaction, Meter("restore", observer))
-        done.append(one)
-    return done
+        with _opened(one) as transaction:
+            if transaction is None or one.state == "staging":
+                _clear(one, transaction)
+            else:
+                _revert(one, transaction, Meter("restore", observer))
+    return found
