@@ -392,7 +392,7 @@ def check_roots(
             for top, step in zip(tops, made, strict=False):
                 change_tree(os.fsencode(top), step)
             for top, is_gone in zip(tops, gone, strict=True):
-                if is_gone and top.is_dir() and not top.is_symlink():
+                if is_gone and not top.is_symlink() and top.is_dir():
                     shutil.rmtree(top)
                 elif is_gone:
                     top.unlink()
