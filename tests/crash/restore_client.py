@@ -216,7 +216,7 @@ def make_wanted(top: Path) -> None:
 def change(top: Path) -> None:
     """Makes of it the tree that is there when it is to be restored."""
     chance = random.Random(6)
-    writable = [path for path in top.rglob("*") if path.is_dir() and not path.is_symlink()]
+    writable = [path for path in top.rglob("*") if not path.is_symlink() and path.is_dir()]
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in writable}
     for path in writable:
         path.chmod(0o755)
@@ -269,7 +269,7 @@ def change(top: Path) -> None:
     modes[top / "attributes" / "directory"] = 0o700
     modes[top / "more" / "read-only"] = 0o555
     for path, mode in modes.items():
-        if path.is_dir() and not path.is_symlink():
+        if not path.is_symlink() and path.is_dir():
             path.chmod(mode)
     (top / "more" / "read-only").chmod(0o555)
     os.utime(top / "read-only", ns=(1_650_000_000_000_000_001,) * 2)

@@ -19,7 +19,7 @@ VALUES = ["missing", "one", "two", "directory", "link"]
 
 def put(path: Path, value: str) -> None:
     """Makes `path` be of this value."""
-    if path.is_dir() and not path.is_symlink():
+    if not path.is_symlink() and path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
