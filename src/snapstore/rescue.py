@@ -749,6 +749,8 @@ class Store:
         self.keys = Keys(bytes.fromhex(self.config["family"]))
         if self.config["sealed"]:
             self.keys = self._unlock(payload, password)
+        elif password is not None:
+            raise Damaged("a password was given, but the store is not sealed: is it another one?")
 
     @contextmanager
     def _open(self, name: str) -> Iterator[tuple[int, int]]:

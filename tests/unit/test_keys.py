@@ -4,12 +4,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import snapstore
 from snapstore import Kdf, Store
 from snapstore.base import errors
+from snapstore.model.keys import KeyRecord
 from snapstore.repository import keys
 
 CHEAP = Kdf(memory_kib=8192, passes=1, lanes=1)
@@ -172,9 +174,12 @@ def test_the_key_that_opened_last_is_tried_first(
         pass
     tried = []
     real = keys._open_slot
-    monkeypatch.setattr(
-        keys, "_open_slot", lambda slot, *rest: tried.append(slot.name) or real(slot, *rest)
-    )
+
+    def noting(slot: KeyRecord, *rest: Any) -> Any:
+        tried.append(slot.name)
+        return real(slot, *rest)
+
+    monkeypatch.setattr(keys, "_open_slot", noting)
     with opened(place, b"password 3", cache_dir=tmp_path / "cache"):
         assert tried == ["key 3"]
 

@@ -18,6 +18,7 @@ from snapstore.base.errors import (
     StorageError,
     StoreDowngraded,
     StoreTooNew,
+    TamperedObject,
     WrongPassword,
 )
 from snapstore.model import names
@@ -78,6 +79,19 @@ def open_keys(
             f"cannot be read: {damaged[0]}"
         )
     raise WrongPassword("the password opens none of the store's keys")
+
+
+def fitting(handed: "_native.Keys", config: Config) -> "_native.Keys":
+    """Keys that another process had of the store when it opened it, if they are those of the config
+    that is there now. StoreDowngraded, TamperedObject.
+    """
+    if handed.sealed and not config.sealed:
+        raise StoreDowngraded("the store was encrypted a moment ago, and is not any more")
+    if handed.family != config.family:
+        raise TamperedObject(
+            "another store is in place of the one that was opened", object="config"
+        )
+    return handed
 
 
 def read_slots(frames: Frames) -> tuple[dict[str, KeyRecord], list[SnapstoreError]]:
