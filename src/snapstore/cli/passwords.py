@@ -199,7 +199,7 @@ def _chosen(use: str) -> _Source | None:
 
 
 def _harden() -> None:
-    from snapstore.cli.hardening import harden
+    from snapstore.base.hardening import harden
 
     harden()
 

@@ -24,6 +24,7 @@ from snapstore.base.errors import (
     SnapshotNotFound,
     SnapstoreError,
 )
+from snapstore.base.hardening import harden
 from snapstore.model.mounting import MountOptions
 from snapstore.mount import points, serving
 from snapstore.repository.open import Repository
@@ -157,6 +158,8 @@ def main(ready: int) -> None:
 
 
 def _serve(ordered: Order, answers: BinaryIO) -> None:
+    if ordered.keys is not None:
+        harden()
     said = points.prepare(ordered.mountpoint, ordered.store)
     keys = None if ordered.keys is None else _native.Keys.take_over(ordered.keys)
     repository = Repository.open(

@@ -20,6 +20,7 @@ from snapstore.base.errors import (
     StoreFailed,
     StoreReadOnly,
 )
+from snapstore.base.hardening import harden
 from snapstore.base.progress import Observer, Progress
 from snapstore.model.restoring import Emit, Event, Options
 from snapstore.model.results import RestoreResult
@@ -154,6 +155,8 @@ def main(place: str, lock: int, handed: int | None = None) -> None:
     which to take the keys of an encrypted store over.
     """
     os.set_inheritable(lock, False)
+    if handed is not None:
+        harden()
     keys = None if handed is None else _native.Keys.take_over(handed)
     job = jobs.read(Path(place))
     assert job is not None, place
