@@ -17,6 +17,7 @@ from snapstore.base.errors import (
     SnapstoreError,
     StorageError,
     StoreDowngraded,
+    StoreFailed,
     StoreTooNew,
     TamperedObject,
     WrongPassword,
@@ -69,14 +70,22 @@ def open_keys(
     given = password() if callable(password) else password
     if given is None:
         raise PasswordNeeded("the store is encrypted, and no password was given")
-    for id, slot in sorted(slots.items(), key=lambda item: item[0] != first):
-        keys = _open_slot(slot, config, payload, given)
+    # What costs most comes last: somebody may have put it there to hinder.
+    order = sorted(slots.items(), key=lambda item: (item[0] != first, item[1].kdf.work))
+    for id, slot in order:
+        try:
+            keys = _open_slot(slot, config, payload, given)
+        except TamperedObject:
+            raise
+        except (DamagedObject, StoreFailed) as error:
+            damaged.append(error)
+            continue
         if keys is not None:
             return Opened(keys, id)
     if damaged:
         raise KeyDamaged(
             f"the password opens none of the store's {len(slots)} intact keys, and {len(damaged)} "
-            f"cannot be read: {damaged[0]}"
+            f"cannot be used: {damaged[0]}"
         )
     raise WrongPassword("the password opens none of the store's keys")
 
