@@ -1042,6 +1042,7 @@ class Store:
                 self._attempt(name, self._check_pack, name)
             self._load_packs(kind)
         objects: list[tuple[str, str, int, Callable[[bytes], Any]]] = [
+            ("key", HEX_32, KEY, decode_key),
             ("label", HEX_32 + COUNTED, LABEL, decode_label),
             ("refs", HEX_32 + COUNTED, REFS, self._check_refs),
             ("sess", "[0-9a-hjkmnp-tv-z]{26}-[0-9]{4}", LEASE, decode_lease),
