@@ -256,8 +256,7 @@ impl Transaction {
     #[pyo3(signature = (*, goes_on = false, again = false))]
     fn apply(&self, goes_on: bool, again: bool) -> PyResult<Task> {
         let inner = self.inner.clone();
-        let work =
-            move |progress: &Progress| with(&inner, |transaction| transaction.apply(goes_on, again, progress));
+        let work = move |progress: &Progress| with(&inner, |transaction| transaction.apply(goes_on, again, progress));
         Task::spawn(Arc::default(), work, told)
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use rustix::pipe::PipeFlags;
 use snapstore_core::error::Error;
 use snapstore_core::id::{self, Id, Masters};
 use snapstore_core::index::{records, Location};
@@ -113,9 +114,9 @@ impl Keys {
 
     fn hand_over(&self) -> PyResult<i32> {
         let failed = |e: std::io::Error| raise(Error::Internal(format!("keys cannot be handed over: {e}")));
-        let (reader, mut writer) = std::io::pipe().map_err(failed)?;
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         // It fits into the pipe, so nobody has to read meanwhile.
-        writer.write_all(&self.0.encode()).map_err(failed)?;
+        File::from(writer).write_all(&self.0.encode()).map_err(failed)?;
         Ok(reader.into_raw_fd())
     }
 

@@ -749,6 +749,8 @@ class Store:
         self.keys = Keys(bytes.fromhex(self.config["family"]))
         if self.config["sealed"]:
             self.keys = self._unlock(payload, password)
+        elif password is not None:
+            raise Damaged("a password was given, but the store is not sealed: is it another one?")
 
     @contextmanager
     def _open(self, name: str) -> Iterator[tuple[int, int]]:
@@ -1040,6 +1042,7 @@ class Store:
                 self._attempt(name, self._check_pack, name)
             self._load_packs(kind)
         objects: list[tuple[str, str, int, Callable[[bytes], Any]]] = [
+            ("key", HEX_32, KEY, decode_key),
             ("label", HEX_32 + COUNTED, LABEL, decode_label),
             ("refs", HEX_32 + COUNTED, REFS, self._check_refs),
             ("sess", "[0-9a-hjkmnp-tv-z]{26}-[0-9]{4}", LEASE, decode_lease),

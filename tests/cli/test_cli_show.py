@@ -90,3 +90,14 @@ def test_reference_is_missing(filled: Snap) -> None:
     run = filled("show")
     assert run.status == 2
     assert "Missing argument 'REF'" in str(run)
+
+
+def test_a_label_that_cannot_be_read_is_said(filled: Snap) -> None:
+    """The snapshot is as good as before, but its name may be another one."""
+    (label,) = (filled.store / "label").iterdir()
+    label.chmod(0o600)
+    label.write_bytes(label.read_bytes()[:-1] + b"?")
+    assert "\nlabel        not all of it can be read: label/" in str(filled("show", "latest"))
+    assert "label damaged" in str(filled("list"))
+    document = json.loads(filled("show", "latest", "--json").stdout)["snapshot"]
+    assert document["status"] == "ready" and document["error"]

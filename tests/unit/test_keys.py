@@ -4,12 +4,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import snapstore
 from snapstore import Kdf, Store
 from snapstore.base import errors
+from snapstore.model.keys import KeyRecord
 from snapstore.repository import keys
 
 CHEAP = Kdf(memory_kib=8192, passes=1, lanes=1)
@@ -172,11 +174,42 @@ def test_the_key_that_opened_last_is_tried_first(
         pass
     tried = []
     real = keys._open_slot
-    monkeypatch.setattr(
-        keys, "_open_slot", lambda slot, *rest: tried.append(slot.name) or real(slot, *rest)
-    )
+
+    def noting(slot: KeyRecord, *rest: Any) -> Any:
+        tried.append(slot.name)
+        return real(slot, *rest)
+
+    monkeypatch.setattr(keys, "_open_slot", noting)
     with opened(place, b"password 3", cache_dir=tmp_path / "cache"):
         assert tried == ["key 3"]
+
+
+def test_a_key_that_asks_for_too_much_hinders_no_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write to the store can put one there, within the format's bounds: what costs most
+    is tried last, and when there is not so much memory, the others are tried all the same.
+    """
+    with opened(place) as store:
+        for number in range(4):
+            dear = Kdf(memory_kib=16_384, passes=1, lanes=1)
+            store.add_key(b"password %d" % number, f"dear {number}", kdf=dear)
+    tried = []
+    real = keys._open_slot
+
+    def failing(slot: KeyRecord, *rest: Any) -> Any:
+        tried.append(slot.name)
+        if slot.name == "dear 0":
+            raise errors.StoreFailed("no key can be made of the password: out of memory")
+        return real(slot, *rest)
+
+    monkeypatch.setattr(keys, "_open_slot", failing)
+    opened(place).close()
+    assert tried == ["password"]
+    for number in range(1, 4):
+        opened(place, b"password %d" % number).close()
+    with pytest.raises(errors.KeyDamaged, match="out of memory"):
+        opened(place, b"password 0")
 
 
 # Exports

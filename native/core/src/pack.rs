@@ -346,12 +346,7 @@ impl Builder {
     }
 
     /// Gives a block's bytes to `sink`, to be written next; the answer is how many.
-    pub fn block(
-        &mut self,
-        coded: Coded,
-        chunks: &[(Id, u32)],
-        sink: &mut Sink,
-    ) -> Result<u64> {
+    pub fn block(&mut self, coded: Coded, chunks: &[(Id, u32)], sink: &mut Sink) -> Result<u64> {
         let number = self.table.blocks.len() as u32;
         let hasher = &mut self.hasher;
         let mut hashing = |part: &[u8]| {

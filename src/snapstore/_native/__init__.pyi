@@ -42,6 +42,7 @@ __all__ = [
     "Writer",
     "WriterResult",
     "cut_points",
+    "derive_key",
     "differing_fields",
     "explain_path",
     "export_tar",

@@ -193,4 +193,5 @@ def _state(snapshot: "Snapshot") -> str:
     if snapshot.status != "ready":
         return snapshot.status
     kind = "" if snapshot.kind == "user" else snapshot.kind
-    return " ".join(filter(None, [kind, "partial" if snapshot.partial else ""]))
+    label = "label damaged" if snapshot.error else ""
+    return ", ".join(filter(None, [kind, "partial" if snapshot.partial else "", label]))

@@ -53,6 +53,8 @@ def _rows(snapshot: "Snapshot") -> Iterator[tuple[str, str]]:
     yield "source", render.plain(snapshot.source)
     yield "kind", snapshot.kind
     yield "state", "partial: some files could not be read" if snapshot.partial else ""
+    if snapshot.status == "ready" and snapshot.error:
+        yield "label", f"not all of it can be read: {render.plain(snapshot.error)}"
     yield from _label(snapshot)
     yield from _several("parent", snapshot.parents)
     yield "size", render.size(snapshot.size_bytes)

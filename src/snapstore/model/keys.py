@@ -25,6 +25,11 @@ class Kdf:
     passes: int
     lanes: int
 
+    @property
+    def work(self) -> int:
+        """What trying a password costs, to compare."""
+        return self.memory_kib * self.passes
+
     def with_salt(self, salt: bytes) -> tuple[int, int, int, bytes]:
         """As the core takes them."""
         return self.memory_kib, self.passes, self.lanes, salt

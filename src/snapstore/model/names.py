@@ -15,7 +15,7 @@ _PACK = re.compile(r"(data|meta)/([0-9a-f]{2})/(\2[0-9a-f]{62})")
 _KEY = re.compile(r"key/([0-9a-f]{64})")
 _SNAPSHOT = re.compile(r"snap/([0-9a-f]{64})")
 _VERSIONED = re.compile(r"(label|refs)/([0-9a-f]{64})-(\d{8})-([0-9a-f]{8})")
-_REF = re.compile(r"ref/([a-z]+)/([0-9a-f]{32})-(\d{8})-([0-9a-f]{8})")
+REF = re.compile(r"ref/([a-z]+)/([0-9a-f]{32})-(\d{8})-([0-9a-f]{8})")
 _LEASE = re.compile(r"sess/([0-7][0-9a-hjkmnp-tv-z]{25})-(\d{4})")
 _GENERATION = re.compile(r"gc/(\d{8})-([0-9a-f]{32})(?:-(sweep|done))?")
 
@@ -114,5 +114,5 @@ def known(name: str) -> bool:
     """Whether a name is one that this version gives a meaning to."""
     return name == CONFIG or any(
         pattern.fullmatch(name)
-        for pattern in (_PACK, _KEY, _SNAPSHOT, _VERSIONED, _REF, _LEASE, _GENERATION)
+        for pattern in (_PACK, _KEY, _SNAPSHOT, _VERSIONED, REF, _LEASE, _GENERATION)
     )

@@ -234,8 +234,8 @@ class RestoreResult(_Result):
 
 @dataclass(frozen=True, slots=True)
 class CheckProblem:
-    """Something wrong. `kind`: `pack`, `snapshot`, `tree`, `index`, `config`; `foreign` (a note,
-    not an error).
+    """Something wrong. `kind`: `pack`, `snapshot`, `tree`, `index`, `config`, `object` (a key, a
+    ref or a collector's record); `foreign` (a note, not an error).
 
     `name`: of the object; `affected`: (snapshot id, path) of what it hits.
     """

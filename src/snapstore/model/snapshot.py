@@ -12,6 +12,7 @@ from snapstore.base.errors import (
     InvalidArgument,
     SnapstoreError,
     StoreTooNew,
+    TamperedObject,
 )
 from snapstore.model import canonical
 from snapstore.model.config import require_features
@@ -65,7 +66,8 @@ class Root:
 @dataclass(frozen=True, slots=True)
 class Label:
     """The editable part of a snapshot, as its label objects add up. `time_ns`: when the first of
-    them was written, which is when the snapshot was begun; 0 when that cannot be read.
+    them was written, which is when the snapshot was begun; 0 when that cannot be read. `error`: why
+    one of them cannot be read, so that this may not be all.
     """
 
     name: str | None = None
@@ -73,6 +75,7 @@ class Label:
     tags: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     time_ns: int = 0
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,9 @@ class Snapshot:
     `changed`: paths that changed while being read. `record` is the whole record, with keys that
     this version does not know. `status`: `ready`, or `damaged` or `too-new`, which its content
     cannot be read of: `error` says why. Where not even the record can (it is empty then), there is
-    what the label says, `time_ns` included.
+    what the label says, `time_ns` included. One that is ready has an `error` when a label of it
+    cannot be read: then name, description, tags and metadata may be others. `tampered`: somebody
+    changed its record in an encrypted store.
     """
 
     id: str
@@ -112,6 +117,7 @@ class Snapshot:
     metadata: dict[str, Any] = field(default_factory=dict)
     status: str = "ready"
     error: str | None = None
+    tampered: bool = False
 
     @property
     def short_id(self) -> str:
@@ -272,7 +278,7 @@ def decode(id: str, record: dict[str, Any], label: Label) -> Snapshot:
         tags=label.tags,
         metadata=label.metadata,
         status="too-new" if too_new else "ready",
-        error=too_new,
+        error=too_new or label.error,
     )
 
 
@@ -316,13 +322,17 @@ def damaged(id: str, error: SnapstoreError, label: Label) -> Snapshot:
         metadata=label.metadata,
         status="too-new" if isinstance(error, StoreTooNew) else "damaged",
         error=str(error),
+        tampered=isinstance(error, TamperedObject),
     )
 
 
 def require_ready(snapshot: Snapshot) -> None:
-    """Raises what keeps a snapshot's content from being read: DamagedObject, StoreTooNew."""
+    """Raises what keeps a snapshot's content from being read: DamagedObject, TamperedObject,
+    StoreTooNew.
+    """
     if snapshot.status == "damaged":
-        raise DamagedObject(snapshot.error or "", object=f"snap/{snapshot.id}")
+        error = TamperedObject if snapshot.tampered else DamagedObject
+        raise error(snapshot.error or "", object=f"snap/{snapshot.id}")
     if snapshot.status == "too-new":
         raise StoreTooNew(snapshot.error or "", object=f"snap/{snapshot.id}")
 
@@ -367,9 +377,9 @@ def operations(record: dict[str, Any]) -> list[Any]:
     return take_list(record, "ops", list)
 
 
-def fold(operations: Iterable[Any], time_ns: int = 0) -> Label:
-    """What the operations of all labels add up to, of which the first is of `time_ns`. Those that
-    are not known are ignored.
+def fold(operations: Iterable[Any], time_ns: int = 0, error: str | None = None) -> Label:
+    """What the operations of all labels add up to, of which the first is of `time_ns`, and `error`
+    keeps one from being read. Those that are not known are ignored.
     """
     fields: dict[str, str | None] = {"name": None, "description": None}
     tags: dict[str, None] = {}
@@ -388,4 +398,5 @@ def fold(operations: Iterable[Any], time_ns: int = 0) -> Label:
                 metadata[key] = value
             case _:
                 pass
-    return Label(fields["name"], fields["description"], tuple(sorted(tags)), metadata, time_ns)
+    name, description = fields["name"], fields["description"]
+    return Label(name, description, tuple(sorted(tags)), metadata, time_ns, error)

@@ -158,6 +158,8 @@ def main(ready: int) -> None:
 
 
 def _serve(ordered: Order, answers: BinaryIO) -> None:
+    if ordered.keys is not None:
+        harden()
     said = points.prepare(ordered.mountpoint, ordered.store)
     keys = None
     if ordered.keys is not None:

@@ -26,6 +26,7 @@ from snapstore.model.snapshot import Snapshot
 from snapstore.ops import places
 from snapstore.ops.running import Meter
 from snapstore.repository.frames import FrameType
+from snapstore.repository.keys import read_slots
 from snapstore.repository.open import Repository
 
 LOCATE_RECORDS = 1000
@@ -74,6 +75,7 @@ class _Check:
         if whole:
             self._check_config()
             self._check_names()
+            self._check_others()
         ready = self._check_snapshots(snapshots)
         refs = self._check_refs(ready)
         present, unread = self.repository.synchronise()
@@ -129,6 +131,21 @@ class _Check:
         for name in self.repository.objects.walk():
             if not names.known(name):
                 self._add("foreign", name, "not an object of a store: ignored")
+
+    def _check_others(self) -> None:
+        """Passwords, refs and collector's records: what no snapshot needs. Leases come and go."""
+        frames = self.repository.frames
+        if self.repository.config.sealed:
+            for error in read_slots(frames)[1]:
+                self._add("object", str(error.fields.get("object", "key")), str(error))
+        for kind in frames.objects.list("ref/"):
+            for name in frames.objects.list(f"{kind}/"):
+                with self._reporting("object", name):
+                    frames.read_ref(name)
+        for name in frames.objects.list("gc/"):
+            if names.parse_generation(name):
+                with self._reporting("object", name):
+                    frames.read(FrameType.COLLECTOR, name)
 
     def _check_snapshots(self, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
         """Snapshots that can be read; the others are reported, and labels that cannot."""

@@ -154,9 +154,10 @@ class Catalog:
     def _label(self, labels: dict[Versioned, Stamp]) -> Label:
         operations: list[Any] = []
         times_ns: list[int] = []
+        unread: str | None = None
         for label, stamp in sorted(labels.items()):
             kept = self._load().get(label.name)
-            with contextlib.suppress(*UNREAD):
+            try:
                 if kept is not None and kept[0] == stamp:
                     payload = kept[1]
                 else:
@@ -168,7 +169,9 @@ class Catalog:
                 record = json.loads(payload)
                 operations += snapshot.operations(record)
                 times_ns.append(take_int(record, "time_ns"))
-        return snapshot.fold(operations, times_ns[0] if times_ns else 0)
+            except UNREAD as error:
+                unread = unread or str(error)
+        return snapshot.fold(operations, times_ns[0] if times_ns else 0, unread)
 
     # What is kept
 

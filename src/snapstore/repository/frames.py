@@ -5,6 +5,7 @@ from enum import IntEnum
 
 from snapstore import _native
 from snapstore.base.errors import DamagedObject
+from snapstore.model import names
 from snapstore.model.names import Versioned
 from snapstore.repository.objects import Hold, ObjectStore
 
@@ -69,6 +70,19 @@ class Frames:
             raise DamagedObject(f"{name.name} is not what its name says", object=name.name)
         return payload
 
+    def read_ref(self, name: str) -> bytes | None:
+        """Payload of a ref, whose name is checked against its content; None where none is, and for
+        a name that is no ref's.
+        """
+        parsed = names.REF.fullmatch(name)
+        data = self.objects.get(name) if parsed else None
+        if data is None or parsed is None:
+            return None
+        nonce, payload = self.decode(FrameType.REF, name, data)
+        if self.h8(nonce + payload) != parsed[4]:
+            raise DamagedObject(f"{name} is not what its name says", object=name)
+        return payload
+
     # Under the keys
 
     def encode(self, type: FrameType, name: str, nonce: bytes, payload: bytes) -> bytes:
@@ -78,8 +92,8 @@ class Frames:
         """(writer nonce, payload)"""
         try:
             return _native.read_frame(self.keys, type, name, data)
-        except DamagedObject as error:
-            raise DamagedObject(f"{name}: {error}", object=name) from error
+        except DamagedObject as error:  # or tampered with
+            raise error.__class__(f"{name}: {error}", object=name) from error
 
     def h8(self, data: bytes) -> str:
         """The 8 digits that tell competing objects apart."""

@@ -17,7 +17,9 @@ from snapstore.base.errors import (
     SnapstoreError,
     StorageError,
     StoreDowngraded,
+    StoreFailed,
     StoreTooNew,
+    TamperedObject,
     WrongPassword,
 )
 from snapstore.model import names
@@ -68,19 +70,40 @@ def open_keys(
     given = password() if callable(password) else password
     if given is None:
         raise PasswordNeeded("the store is encrypted, and no password was given")
-    for id, slot in sorted(slots.items(), key=lambda item: item[0] != first):
-        keys = _open_slot(slot, config, payload, given)
+    # What costs most comes last: somebody may have put it there to hinder.
+    order = sorted(slots.items(), key=lambda item: (item[0] != first, item[1].kdf.work))
+    for id, slot in order:
+        try:
+            keys = _open_slot(slot, config, payload, given)
+        except TamperedObject:
+            raise
+        except (DamagedObject, StoreFailed) as error:
+            damaged.append(error)
+            continue
         if keys is not None:
             return Opened(keys, id)
     if damaged:
         raise KeyDamaged(
             f"the password opens none of the store's {len(slots)} intact keys, and {len(damaged)} "
-            f"cannot be read: {damaged[0]}"
+            f"cannot be used: {damaged[0]}"
         )
     raise WrongPassword(
         "the password opens none of the store's keys",
         hint="see how it is spelt, and whether it is that of this store",
     )
+
+
+def fitting(handed: "_native.Keys", config: Config) -> "_native.Keys":
+    """Keys that another process had of the store when it opened it, if they are those of the config
+    that is there now. StoreDowngraded, TamperedObject.
+    """
+    if handed.sealed and not config.sealed:
+        raise StoreDowngraded("the store was encrypted a moment ago, and is not any more")
+    if handed.family != config.family:
+        raise TamperedObject(
+            "another store is in place of the one that was opened", object="config"
+        )
+    return handed
 
 
 def read_slots(frames: Frames) -> tuple[dict[str, KeyRecord], list[SnapstoreError]]:

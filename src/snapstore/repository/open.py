@@ -160,7 +160,7 @@ class Repository:
         known = Memory(cache_dir, path, config)
         said = known.check_place()
         if handed is not None:
-            opened = keys.Opened(handed, None)
+            opened = keys.Opened(keys.fitting(handed, config), None)
         else:
             plain, last = Frames(objects, None), known.last_key()
             opened = keys.open_keys(plain, config, payload, password, first=last)
