@@ -7,6 +7,7 @@ the test is skipped and the reason names it; with SNAP_STRICT=1 (CI) it fails. A
 """
 
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -120,6 +121,23 @@ def _fuse() -> bool:
     return _root() and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
+def _memory_of_children() -> bool:
+    """The memory of a process that was started from here can be read."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        try:
+            with open(f"/proc/{child.pid}/mem", "rb"):
+                return True
+        except OSError:
+            return False
+
+
+def _core_dumps() -> bool:
+    """A process that is aborted leaves a core dump in its working directory."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    return not pattern.startswith("|") and "/" not in pattern and limit == resource.RLIM_INFINITY
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "root": _root,
     "unprivileged": _unprivileged,
@@ -133,6 +151,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "trace": _trace,
     "seccomp": _seccomp,
     "fuse": _fuse,
+    "memory of children": _memory_of_children,
+    "core dumps": _core_dumps,
 }
 
 

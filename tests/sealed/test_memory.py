@@ -4,7 +4,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,42 +96,30 @@ def place(tmp_path: Path) -> Path:
     return path
 
 
-def _readable(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/mem", "rb"):
-            return True
-    except OSError:
-        return False
-
-
+@pytest.mark.needs("memory of children")
 def test_an_open_store_has_its_keys_in_one_place(place: Path) -> None:
     """So that what looks for them finds them where they are."""
     keys = unlocked(place, PASSWORD)
     with child(place, "open") as process:
-        if not _readable(process.pid):
-            pytest.skip("this machine lacks: reading the memory of a child")
         found = found_in(memory_of(process.pid), secrets(keys, PASSWORD))
     assert found == ["a master key", "the family secret"]
 
 
+@pytest.mark.needs("memory of children")
 def test_a_closed_store_leaves_no_key_behind(place: Path) -> None:
     """Of the store. The AES keys of single packs may stay where threads had them on their stacks:
     no promise is made of them.
     """
     keys = unlocked(place, PASSWORD)
     with child(place, "closed") as process:
-        if not _readable(process.pid):
-            pytest.skip("this machine lacks: reading the memory of a child")
         assert not found_in(memory_of(process.pid), secrets(keys, PASSWORD))
         print("still there:", found_in(memory_of(process.pid), derived(place, keys)))
 
 
+@pytest.mark.slow
+@pytest.mark.needs("core dumps")
 def test_a_core_dump_has_no_key(place: Path, tmp_path: Path) -> None:
     """Of a process that uses the library; the command leaves none at all."""
-    if os.sep in Path("/proc/sys/kernel/core_pattern").read_text().strip().lstrip("|"):
-        pytest.skip("this machine lacks: core dumps in the working directory")
-    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
-        pytest.skip("this machine lacks: the right to leave core dumps")
     keys, dumps = unlocked(place, PASSWORD), tmp_path / "dumps"
     dumps.mkdir()
 
@@ -148,20 +136,6 @@ def test_a_core_dump_has_no_key(place: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == -6
     _assert_clean(list(dumps.iterdir()), keys, place)
-
-
-@pytest.mark.needs("gcore")
-def test_a_core_that_a_debugger_takes_has_no_key(
-    place: Path, tmp_path: Path, require: Callable[..., None]
-) -> None:
-    keys = unlocked(place, PASSWORD)
-    with child(place, "open") as process:
-        taken = subprocess.run(
-            ["gcore", "-o", tmp_path / "core", str(process.pid)], capture_output=True, check=False
-        )
-        if taken.returncode:
-            pytest.skip("this machine lacks: tracing a child")
-    _assert_clean(list(tmp_path.glob("core.*")), keys, place)
 
 
 def _assert_clean(dumps: list[Path], keys: Any, store: Path) -> None:
