@@ -1,4 +1,4 @@
-"""What compares trees sees every kind of difference: each fault that a restore could have is sown."""
+"""What compares trees sees every kind of difference: each fault of a restore is sown."""
 
 import os
 import shutil
