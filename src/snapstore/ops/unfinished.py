@@ -40,12 +40,12 @@ def places(repository: Repository, targets: Iterable[bytes]) -> list[bytes]:
     """
     found = {}
     own = [] if repository.local is None else [os.path.realpath(os.fsencode(repository.local))]
-    for target in targets:
-        for directory in (target, *_around(target), *own):
-            with contextlib.suppress(OSError), os.scandir(directory) as entries:
-                for entry in entries:
-                    if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                        found[entry.path] = True
+    about = (place for target in targets for place in (target, *_around(target)))
+    for directory in dict.fromkeys((*about, *own)):  # many targets have the same ones around them
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    found[entry.path] = True
     return sorted(found)
 
 
