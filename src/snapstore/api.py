@@ -23,9 +23,10 @@ from snapstore.base.units import duration_s
 from snapstore.model import times
 from snapstore.model.config import Config
 from snapstore.model.filters import Filter
+from snapstore.model.keys import UNLOCK_S
 from snapstore.model.mounting import CACHE_BYTES
 from snapstore.ops import listing
-from snapstore.repository.keys import UNLOCK_S, calibrated
+from snapstore.repository.keys import calibrated
 from snapstore.repository.open import Repository, id_at, import_into, new_id
 from snapstore.repository.open import forget_place as forgetting
 

@@ -14,6 +14,7 @@ from snapstore.cli.render import Column
 from snapstore.cli.settings import HelpMixin, Settings, declare
 from snapstore.cli.stores import open_store, store_path
 from snapstore.cli.values import PATH
+from snapstore.model.keys import UNLOCK_S
 
 if TYPE_CHECKING:
     from snapstore import Kdf, KeyInfo, Store
@@ -28,7 +29,7 @@ _COLUMNS = (
 UNLOCK_TIME = click.option(
     "--unlock-time",
     type=click.FloatRange(0, 60),
-    default=0.25,
+    default=UNLOCK_S,
     show_default=True,
     metavar="SECONDS",
     help="How long this machine is to work on the password.",

@@ -70,7 +70,8 @@ def password_of(path: Path) -> "Iterator[Password]":
     found: list[bytearray] = []
 
     def needed() -> bytearray | None:
-        password = passwords.current(str(path), _id(path))
+        # Only the keyring asks for the id.
+        password = passwords.current(str(path), None if passwords.given() else _id(path))
         found.extend([password] if password is not None else [])
         return password
 

@@ -12,6 +12,9 @@ from snapstore.model.fields import take, take_hex, take_int
 Password = bytes | bytearray | Callable[[], bytes | bytearray | None]
 """A password, or what gives it when it is needed (None: there is none)."""
 
+UNLOCK_S = 0.25
+"""How long this machine works on a password, unless somebody says otherwise when it is set."""
+
 MAX_PASSWORD_BYTES = 4096
 MAX_NAME_LENGTH = 64
 _LAST_NS = 253_402_300_799 * 10**9  # 9999

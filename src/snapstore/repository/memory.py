@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blake3 import blake3
@@ -39,6 +39,7 @@ class Memory:
     def __init__(self, root: Path | None, path: Path, config: Config) -> None:
         self._config = config
         self._place = None if root is None else _place_file(root, path)
+        self._before = _read_place(self._place)
         self._seen = None if root is None else root / config.store.hex() / "seen"
         self._known: set[bytes] | None = None
 
@@ -48,7 +49,7 @@ class Memory:
         """What is to be said when another store is here than before. StoreDowngraded when that one
         was encrypted and this one is not.
         """
-        before = self._read_place()
+        before = self._before
         if before is None:
             return None
         if not self._config.sealed:
@@ -66,28 +67,19 @@ class Memory:
 
     def last_key(self) -> str | None:
         """The id of the key that opened this store last."""
-        before = self._read_place()
+        before = self._before
         return before.key if before and before.store == self._config.store.hex() else None
 
     def keep_place(self, key: str | None) -> None:
         """Remembers an encrypted store, and by which key it was opened."""
         if self._place is None or not self._config.sealed:
             return
-        before = self._read_place()
+        before = self._before
         if before is not None and before.store != self._config.store.hex():
             return  # until somebody says that it is right
         if before is None or (key is not None and before.key != key):
-            record = {"store": self._config.store.hex(), "key": key}
-            _write(self._place, json.dumps(record).encode())
-
-    def _read_place(self) -> Place | None:
-        if self._place is None:
-            return None
-        try:
-            record = json.loads(self._place.read_bytes())
-            return Place(str(record["store"]), record.get("key"))
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+            self._before = Place(self._config.store.hex(), key)
+            _write(self._place, json.dumps(asdict(self._before)).encode())
 
     # The state
 
@@ -112,7 +104,7 @@ class Memory:
         for file in (self._place, self._seen):
             if file is not None:
                 file.unlink(missing_ok=True)
-        self._known = None
+        self._before = self._known = None
         self.missing(objects)
 
     def _load(self) -> set[bytes]:
@@ -146,6 +138,16 @@ def forget_place(root: Path, path: Path) -> None:
 
 def _place_file(root: Path, path: Path) -> Path:
     return root / "places" / blake3(os.fsencode(path)).hexdigest()[:32]
+
+
+def _read_place(file: Path | None) -> Place | None:
+    if file is None:
+        return None
+    try:
+        record = json.loads(file.read_bytes())
+        return Place(str(record["store"]), record.get("key"))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _names(objects: ObjectStore, prefix: str) -> list[str]:
