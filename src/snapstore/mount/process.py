@@ -13,7 +13,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,9 +24,9 @@ from snapstore.base.errors import (
     SnapshotNotFound,
     SnapstoreError,
 )
-from snapstore.base.hardening import harden
 from snapstore.model.mounting import MountOptions
 from snapstore.mount import points, serving
+from snapstore.repository.keys import handed_over, taken_over
 from snapstore.repository.open import Repository
 
 _END_S = 3.0
@@ -36,14 +36,14 @@ _CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from snapstore.mount import process
-process.main(int(sys.argv[2]))
+process.main(*map(int, sys.argv[2:]))
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is to be mounted where. `snapshot`: an id; `attached`: it ends when its standard input
-    does; `keys`: a descriptor from which to take those of an encrypted store over.
+    does.
     """
 
     store: Path
@@ -54,7 +54,6 @@ class Order:
     below: bytes | None
     options: MountOptions
     attached: bool
-    keys: int | None = None
 
 
 def order(
@@ -80,24 +79,23 @@ class Process:
     def __init__(self, order: Order, keys: _native.Keys) -> None:
         if not sys.executable:
             raise MountUnavailable("nobody knows which Python runs this, so none can be started")
-        handed = keys.hand_over() if keys.sealed else None
-        self.order = order = replace(order, keys=handed)
+        self.order = order
         ready, write = os.pipe()
-        passed = [write] if handed is None else [write, handed]
         try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path), str(write)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=passed,
-                start_new_session=True,
-            )
+            with handed_over(keys) as handed:
+                passed = [write, *handed]
+                self._child = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path), *map(str, passed)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=passed,
+                    start_new_session=True,
+                )
         except OSError as error:
             os.close(ready)
             raise MountUnavailable(f"no process can be started: {error}") from error
         finally:
-            for descriptor in passed:
-                os.close(descriptor)
+            os.close(write)
         assert self._child.stdin is not None
         with open(ready, "rb") as answers:
             with contextlib.suppress(BrokenPipeError):  # then it says why
@@ -141,13 +139,16 @@ class Process:
 # In the new process
 
 
-def main(ready: int) -> None:
-    """Carries out the order that comes on standard input. What came of it goes to `ready`."""
+def main(ready: int, handed: int | None = None) -> None:
+    """Carries out the order that comes on standard input. What came of it goes to `ready`;
+    `handed`: a descriptor by which the keys of an encrypted store come.
+    """
     os.set_inheritable(ready, False)
+    keys = taken_over(handed)
     ordered = pickle.load(sys.stdin.buffer)
     with open(ready, "wb") as answers:
         try:
-            _serve(ordered, answers)
+            _serve(ordered, keys, answers)
         except SnapstoreError as error:
             if not answers.closed:
                 pickle.dump(error, answers)
@@ -157,14 +158,8 @@ def main(ready: int) -> None:
             pickle.dump(MountUnavailable(f"the mount failed: {error!r}"), answers)
 
 
-def _serve(ordered: Order, answers: BinaryIO) -> None:
-    if ordered.keys is not None:
-        harden()
+def _serve(ordered: Order, keys: "_native.Keys | None", answers: BinaryIO) -> None:
     said = points.prepare(ordered.mountpoint, ordered.store)
-    keys = None
-    if ordered.keys is not None:
-        harden()
-        keys = _native.Keys.take_over(ordered.keys)
     repository = Repository.open(
         ordered.store, mode=ordered.mode, cache_dir=ordered.cache_dir, handed=keys
     )

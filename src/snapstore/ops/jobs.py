@@ -20,7 +20,6 @@ from snapstore.base.errors import (
     StoreFailed,
     StoreReadOnly,
 )
-from snapstore.base.hardening import harden
 from snapstore.base.progress import Observer, Progress
 from snapstore.model.restoring import Emit, Event, Options
 from snapstore.model.results import RestoreResult
@@ -28,6 +27,7 @@ from snapstore.model.snapshot import Snapshot, require_ready
 from snapstore.ops import hooks, restoring, streaming
 from snapstore.repository import jobs
 from snapstore.repository.jobs import Job
+from snapstore.repository.keys import handed_over, taken_over
 from snapstore.repository.open import Repository
 
 PROGRESS_S = 1.0
@@ -116,18 +116,10 @@ def _spawn(job: Job, lock: int, keys: "_native.Keys") -> None:
     if not sys.executable:
         raise StoreFailed("nobody knows which Python runs this, so no job can be started")
     modules = json.dumps(sys.path)
-    handed = keys.hand_over() if keys.sealed else None
-    passed = [lock] if handed is None else [lock, handed]
-    arguments = [
-        sys.executable,
-        "-P",
-        "-c",
-        _CODE,
-        modules,
-        os.fspath(job.place),
-        *map(str, passed),
-    ]
-    with open(job.place / "output", "ab") as output:
+    with open(job.place / "output", "ab") as output, handed_over(keys) as handed:
+        passed = [lock, *handed]
+        place = os.fspath(job.place)
+        arguments = [sys.executable, "-P", "-c", _CODE, modules, place, *map(str, passed)]
         try:
             code = subprocess.run(
                 arguments,
@@ -140,9 +132,6 @@ def _spawn(job: Job, lock: int, keys: "_native.Keys") -> None:
             ).returncode
         except OSError as error:
             raise StoreFailed(f"no job can be started: {error}") from error
-        finally:
-            if handed is not None:
-                os.close(handed)
     if code:
         raise StoreFailed(f"no job can be started: {job.output.strip()}")
 
@@ -155,10 +144,7 @@ def main(place: str, lock: int, handed: int | None = None) -> None:
     which to take the keys of an encrypted store over.
     """
     os.set_inheritable(lock, False)
-    keys = None
-    if handed is not None:
-        harden()
-        keys = _native.Keys.take_over(handed)
+    keys = taken_over(handed)
     job = jobs.read(Path(place))
     assert job is not None, place
     stop = _Stop()

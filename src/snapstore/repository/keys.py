@@ -1,7 +1,9 @@
 """Keys: what opens a family, and the objects `key/<id>` that hold it under a password each."""
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from blake3 import blake3
@@ -22,13 +24,11 @@ from snapstore.base.errors import (
     TamperedObject,
     WrongPassword,
 )
+from snapstore.base.hardening import harden
 from snapstore.model import names
 from snapstore.model.config import Config
-from snapstore.model.keys import Kdf, KeyInfo, KeyRecord, Password, key_name, new_password
+from snapstore.model.keys import UNLOCK_S, Kdf, KeyInfo, KeyRecord, Password, key_name, new_password
 from snapstore.repository.frames import NO_NONCE, Frames, FrameType
-
-UNLOCK_S = 0.25
-"""How long a password is worked on when it is set on this machine."""
 
 _LEAST = Kdf(memory_kib=65_536, passes=3, lanes=4)
 """What RFC 9106 recommends where memory is limited."""
@@ -104,6 +104,27 @@ def fitting(handed: "_native.Keys", config: Config) -> "_native.Keys":
             "another store is in place of the one that was opened", object="config"
         )
     return handed
+
+
+@contextlib.contextmanager
+def handed_over(keys: "_native.Keys") -> Iterator[list[int]]:
+    """Descriptors by which a process that is started in the block gets the keys of an encrypted
+    store; none for a store that has none.
+    """
+    descriptors = [keys.hand_over()] if keys.sealed else []
+    try:
+        yield descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def taken_over(descriptor: int | None) -> "_native.Keys | None":
+    """The keys that come from such a descriptor, in a process that keeps them to itself."""
+    if descriptor is None:
+        return None
+    harden()
+    return _native.Keys.take_over(descriptor)
 
 
 def read_slots(frames: Frames) -> tuple[dict[str, KeyRecord], list[SnapstoreError]]:
@@ -224,8 +245,6 @@ class KeyRing:
         """Another password in place of one: the new one is durable before the old one goes."""
         new = self._write(password, info.name, kdf)
         self._frames.objects.delete(names.key(info.id))
-        if info.current:
-            self._current = new.id
         return replace(new, current=info.current)
 
     def remove(self, info: KeyInfo) -> None:
